@@ -96,21 +96,27 @@ export interface ComputeFunction {
 export interface LocalCallOptions {
   /** Milliseconds until the call's deadline. Default: none. */
   readonly timeoutMs?: number;
+  /** Cancels the call. It keeps a listener until it is aborted or the call's deadline passes. */
   readonly signal?: AbortSignal;
   /** Default: a random UUID. */
   readonly requestId?: string;
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
+/** The longest that `setTimeout` waits; given more, it does not wait at all. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** A context for calling a compute function directly, without a server in between. */
 export function callContext(options: LocalCallOptions = {}): CallContext {
   const { timeoutMs, signal, requestId = randomUUID(), metadata = {} } = options;
   const controller = new AbortController();
-  if (signal?.aborted) controller.abort(cancelled(signal.reason));
-  signal?.addEventListener('abort', () => controller.abort(cancelled(signal.reason)), { once: true });
-  if (timeoutMs !== undefined) {
+  const cancel = () => controller.abort(cancelled(signal?.reason));
+  if (signal?.aborted) cancel();
+  else signal?.addEventListener('abort', cancel, { once: true, signal: controller.signal });
+  if (timeoutMs !== undefined && !controller.signal.aborted) {
     const expire = () => controller.abort(new CommError('DEADLINE_EXCEEDED', `no answer within ${timeoutMs} ms`));
-    setTimeout(expire, timeoutMs).unref();
+    const timer = setTimeout(expire, Math.min(timeoutMs, MAX_TIMER_MS)).unref();
+    controller.signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
   }
   return {
     signal: controller.signal,

@@ -1,3 +1,5 @@
+import { inspect } from 'node:util';
+
 /**
  * What went wrong, as a stable string: match on this, never on the message. The codes are gRPC's
  * (https://grpc.io/docs/guides/status-codes/), and mean what they mean there.
@@ -67,6 +69,8 @@ export class CommError extends Error {
 
   /** True for a `CommError` of any copy of this package, so that two installed versions understand each other. */
   static override [Symbol.hasInstance](value: unknown): boolean {
+    // A class that extends this one inherits this method, but not every CommError is one of its instances.
+    if (this !== CommError) return super[Symbol.hasInstance](value);
     return typeof value === 'object' && value !== null && brand in value;
   }
 }
@@ -82,16 +86,21 @@ export interface PlainError {
 
 /** Turns any thrown value into a {@link PlainError}. */
 export function errorToPlain(error: unknown): PlainError {
-  if (!(error instanceof Error)) return { message: String(error) };
+  if (!(error instanceof Error)) return { message: textOf(error) };
   return {
-    message: error.message,
-    ...(error.stack !== undefined && { stack: error.stack }),
+    message: textOf(error.message),
+    ...(typeof error.stack === 'string' && { stack: error.stack }),
     ...(error instanceof CommError && {
       code: error.code,
       ...(error.reason !== undefined && { reason: error.reason }),
       ...(error.retryAfterMs !== undefined && { retryAfterMs: error.retryAfterMs }),
     }),
   };
+}
+
+/** Text of whatever was thrown: `String()` throws for an object without a prototype, and says nothing of any other. */
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : inspect(value);
 }
 
 /** The inverse of {@link errorToPlain}: a `CommError` comes back as one, anything else as an `Error`. */

@@ -1,7 +1,16 @@
 // For everyone: tensors, compute functions, server and client.
-export { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './half.js';
-export { tensor, type DType, type Tensor, type TensorData, type TensorDataByDType, type TensorLike, type Tensors } from './tensor.js';
-export { CommError, type CommErrorCode, type CommErrorOptions } from './errors.js';
+export { type ComputeOptions, type CallOptions } from './client/call-options.js';
+export { type CallTiming, GRPCComputeClient, type GRPCComputeClientOptions } from './client/grpc-compute-client.js';
+export type { HealthStatus } from './client/health.js';
+export {
+  ExponentialBackoff,
+  type ExponentialBackoffOptions,
+  FixedDelay,
+  type FixedDelayOptions,
+  NoRetry,
+  type RetryStrategy,
+} from './client/retry.js';
+export type { ServerTiming, WireServiceInfo } from './codec/wire.js';
 export {
   callContext,
   type CallContext,
@@ -15,8 +24,37 @@ export {
   type ServiceInfo,
   type TensorInfo,
 } from './compute-function.js';
+export { CommError, type CommErrorCode, type CommErrorOptions } from './errors.js';
+export { SerialExecutor, type SerialExecutorOptions } from './executors/serial-executor.js';
+export { WorkerExecutor, type WorkerExecutorOptions } from './executors/worker-executor.js';
+export { AsyncChainComputeFunction } from './functions/chain.js';
+export { AsyncLambdaComputeFunction, type Lambda } from './functions/lambda.js';
+export { AsyncModelComputeFunction, type AsyncModelComputeFunctionOptions } from './functions/model.js';
+export { RemoteComputeFunction } from './functions/remote.js';
+export { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './half.js';
+export type { Logger } from './logger.js';
 export type { Executed, Executor, Model, ModelCall } from './model.js';
+export {
+  AsyncGRPCComputeServer,
+  type AsyncGRPCComputeServerOptions,
+  type StopOptions,
+} from './server/async-grpc-compute-server.js';
+export type { CallStatistics } from './statistics.js';
+export {
+  type DType,
+  type Tensor,
+  type TensorData,
+  type TensorDataByDType,
+  type TensorLike,
+  type Tensors,
+  tensor,
+} from './tensor.js';
 
 // For libraries that build on this one.
+export { type EncodedTensor, TensorCodec } from './codec/tensor-codec.js';
+export { streamByCompute } from './compute-function.js';
 export { errorFromPlain, errorToPlain, type PlainError } from './errors.js';
+export { AsyncComputeServicer, type AsyncComputeServicerOptions } from './server/async-compute-servicer.js';
+export { CallRecorder } from './statistics.js';
 export { assertTensor, bytesPerElement, elementCount, isDType } from './tensor.js';
+export { markMovable } from './transfer.js';

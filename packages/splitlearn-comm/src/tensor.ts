@@ -1,5 +1,5 @@
 import { CommError } from './errors.js';
-import { float32ToBfloat16, float32ToFloat16 } from './half.js';
+import { float32ToBfloat16, float32ToFloat16, roundToOdd } from './half.js';
 
 /** The element types that a tensor can have: those of ONNX and NumPy that have a byte representation. */
 export type DType =
@@ -103,7 +103,8 @@ export function elementCount(shape: readonly number[], name = 'tensor'): number 
   let count = 1;
   for (const size of shape) {
     if (!Number.isSafeInteger(size) || size < 0) {
-      throw invalid(`tensor '${name}' has shape [${shape}]: every dimension must be an integer from 0 to 2^53 - 1`);
+      const sizes = Array.from(shape, String);
+      throw invalid(`tensor '${name}' has shape [${sizes}]: every dimension must be an integer from 0 to 2^53 - 1`);
     }
     count *= size;
     // Checked at each step, not at the end: a later 0 must not hide an overflow that an earlier reader trips over.
@@ -122,10 +123,10 @@ export function assertTensor(value: Tensor, name = 'tensor'): void {
     throw invalid(`'${name}' is no tensor: pass { dtype, shape, data }, for instance from tensor([1, 2, 3])`);
   }
   const { dtype, shape, data } = value;
-  if (!isDType(dtype)) throw invalid(`tensor '${name}' has the unknown dtype ${JSON.stringify(dtype)}`);
+  if (!isDType(dtype)) throw invalid(`tensor '${name}' has the unknown dtype '${String(dtype)}'`);
   const expected = dtype === 'string' ? Array : TYPED_ARRAYS[dtype];
   if (!(data instanceof expected)) {
-    throw invalid(`tensor '${name}' of dtype ${dtype} must hold its data in a ${expected.name}`);
+    throw invalid(`tensor '${name}' of dtype ${dtype} must hold its data as ${expected.name}`);
   }
   const count = elementCount(shape, name);
   if (data.length !== count) {
@@ -137,8 +138,11 @@ export function assertTensor(value: Tensor, name = 'tensor'): void {
   }
 }
 
+type Scalar = number | bigint | boolean | string;
+type Nested = Scalar | readonly Nested[];
+
 /** What {@link tensor} makes a tensor of: one value, an array nested as deep as the tensor has dimensions, or typed data. */
-export type TensorLike = number | bigint | boolean | string | readonly TensorLike[] | TensorData;
+export type TensorLike = Nested | TensorData;
 
 /**
  * Makes a tensor. Typed arrays are kept, not copied; plain (nested) arrays and single values are converted.
@@ -159,12 +163,15 @@ export type TensorLike = number | bigint | boolean | string | readonly TensorLik
 export function tensor(data: Float32Array, shape?: readonly number[]): Tensor<'float32'>;
 export function tensor(data: Float64Array, shape?: readonly number[]): Tensor<'float64'>;
 export function tensor(data: BigInt64Array, shape?: readonly number[]): Tensor<'int64'>;
-export function tensor(data: string | readonly string[], shape?: readonly number[]): Tensor<'string'>;
+// Not of a `string[]`, which may be empty: nothing is left then to tell that strings were meant.
+export function tensor(data: string | readonly [string, ...string[]], shape?: readonly number[]): Tensor<'string'>;
 export function tensor<D extends DType>(data: TensorLike, shape: readonly number[] | undefined, dtype: D): Tensor<D>;
 export function tensor(data: TensorLike, shape?: readonly number[], dtype?: DType): Tensor;
 export function tensor(data: TensorLike, shape?: readonly number[], dtype?: DType): Tensor {
   const own = typedArrayDType(data);
-  const result = own ? { dtype: dtype ?? own, shape: shape ?? [(data as Uint8Array).length], data } : convert(data, shape, dtype);
+  const result = own
+    ? { dtype: dtype ?? own, shape: shape ?? [(data as Uint8Array).length], data }
+    : convert(data as Nested, shape, dtype);
   assertTensor(result as Tensor);
   return result as Tensor;
 }
@@ -177,37 +184,52 @@ function typedArrayDType(data: TensorLike): DType | undefined {
   throw invalid(`a ${Object.prototype.toString.call(data).slice(8, -1)} holds no dtype that a tensor can have`);
 }
 
+/** The dtype of plain values, by their `typeof`. */
+const INFERRED: Readonly<Record<string, DType | undefined>> = {
+  number: 'float32',
+  bigint: 'int64',
+  boolean: 'bool',
+  string: 'string',
+};
+
 /** A tensor from plain values: flattens the nesting, which gives the shape, and picks the array of the dtype. */
-function convert(data: TensorLike, shape: readonly number[] | undefined, dtype: DType | undefined) {
+function convert(data: Nested, shape: readonly number[] | undefined, dtype: DType | undefined) {
   const nesting: number[] = [];
-  for (let level: TensorLike | undefined = data; Array.isArray(level); level = level[0]) nesting.push(level.length);
+  for (let level: Nested | undefined = data; Array.isArray(level); level = level[0]) {
+    // Not left to elementCount: it would not be reached, for a nesting that is deeper than the stack or has no end.
+    if (nesting.length === MAX_RANK) throw invalid(`the data is nested more than ${MAX_RANK} arrays deep`);
+    nesting.push(level.length);
+  }
   const elements: unknown[] = [];
   flatten(data, nesting, 0, elements);
-  const kind = typeof elements[0];
+  const kind = elements.length === 0 ? 'number' : typeof elements[0];
+  const inferred = INFERRED[kind];
+  if (!inferred) throw invalid(`a tensor has elements of type ${Object.keys(INFERRED).join(', ')}; not ${kind}`);
   const mixed = elements.findIndex((element) => typeof element !== kind);
   if (mixed !== -1) throw invalid(`the data mixes ${kind} and ${typeof elements[mixed]} (at index ${mixed})`);
-  const inferred: DType | undefined = (
-    { number: 'float32', bigint: 'int64', boolean: 'bool', string: 'string', undefined: 'float32' } as const
-  )[kind as string];
-  if (!inferred) throw invalid(`a ${kind} cannot be an element of a tensor`);
   const to = dtype ?? inferred;
-  return { dtype: to, shape: shape ?? nesting, data: toTensorData(elements, to) };
-}
-
-function flatten(value: TensorLike, nesting: readonly number[], depth: number, into: unknown[]): void {
-  const length = nesting[depth];
-  if (Array.isArray(value) ? value.length !== length : length !== undefined) {
-    throw invalid(`the nested arrays are ragged at depth ${depth}: all must have ${length ?? 'no'} elements`);
+  if (!isDType(to)) throw invalid(`unknown dtype '${String(to)}'`);
+  if (elements.length > 0 && (kind === 'string') !== (to === 'string')) {
+    throw invalid(`a ${kind} cannot be an element of dtype ${to}`);
   }
-  if (!Array.isArray(value)) into.push(value);
-  else for (const element of value) flatten(element, nesting, depth + 1, into);
+  return { dtype: to, shape: shape ?? nesting, data: toTensorData(elements as Scalar[], to) };
 }
 
-function toTensorData(elements: unknown[], dtype: DType): TensorData {
+function flatten(value: Nested, nesting: readonly number[], depth: number, into: unknown[]): void {
+  if (depth === nesting.length && !Array.isArray(value)) into.push(value);
+  else if (Array.isArray(value) && value.length === nesting[depth]) {
+    for (const element of value) flatten(element, nesting, depth + 1, into);
+  } else {
+    const wanted = depth === nesting.length ? 'a single value' : `an array of ${nesting[depth]}`;
+    const found = Array.isArray(value) ? `an array of ${value.length}` : 'a single value';
+    throw invalid(`the nested arrays are ragged: at depth ${depth} there is ${wanted}, and also ${found}`);
+  }
+}
+
+function toTensorData(elements: Scalar[], dtype: DType): TensorData {
   if (dtype === 'string') return elements as string[];
-  if (dtype === 'float16') return float32ToFloat16(Float32Array.from(elements as number[]));
-  if (dtype === 'bfloat16') return float32ToBfloat16(Float32Array.from(elements as number[]));
-  if (!isDType(dtype)) throw invalid(`unknown dtype ${JSON.stringify(dtype)}`);
+  if (dtype === 'float16') return float32ToFloat16(roundToOdd(elements.map(Number)));
+  if (dtype === 'bfloat16') return float32ToBfloat16(roundToOdd(elements.map(Number)));
   const array = new TYPED_ARRAYS[dtype](elements.length);
   const big = array instanceof BigInt64Array || array instanceof BigUint64Array;
   const exact = dtype !== 'float32' && dtype !== 'float64';
@@ -221,11 +243,11 @@ function toTensorData(elements: unknown[], dtype: DType): TensorData {
   return array;
 }
 
-function toBigInt(element: unknown, index: number): bigint {
+function toBigInt(element: Scalar, index: number): bigint {
   if (typeof element === 'number' && !Number.isSafeInteger(element)) {
     throw invalid(`${element} at index ${index} is no exact integer; use a bigint`);
   }
-  return BigInt(element as number | bigint | boolean | string);
+  return BigInt(element);
 }
 
 function invalid(message: string): CommError {

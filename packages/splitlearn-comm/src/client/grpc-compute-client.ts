@@ -1,0 +1,229 @@
+import { randomUUID } from 'node:crypto';
+import { Client, credentials } from '@grpc/grpc-js';
+import { decodeResponse, decodeServiceInfo, encodeRequest, type ServerTiming, type WireServiceInfo } from '../codec/wire.js';
+import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
+import { CommError } from '../errors.js';
+import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits, RECONNECT_OPTIONS } from '../grpc/channel.js';
+import { COMPUTE_SERVICE } from '../grpc/service.js';
+import { CallRecorder, type CallStatistics } from '../statistics.js';
+import type { Tensor, Tensors } from '../tensor.js';
+import { type CallOptions, type ComputeOptions, requestOptions } from './call-options.js';
+import { streamCall, unaryCall, type WireCallOptions } from './channel-calls.js';
+import { checkHealth, type HealthStatus } from './health.js';
+import { NoRetry, type RetryStrategy, withRetry } from './retry.js';
+
+export interface GRPCComputeClientOptions {
+  /** Milliseconds that a unary call may take, retries included. Default 60000; `Infinity` for no limit. */
+  readonly timeoutMs?: number;
+  /** The largest request or response, in bytes. Default 64 MiB. */
+  readonly maxMessageLength?: number;
+  /** When a failed unary call is made again. Default `NoRetry`. Streams are never retried. */
+  readonly retry?: RetryStrategy;
+}
+
+/** Where a call's time went, in milliseconds. */
+export interface CallTiming extends ServerTiming {
+  /** From the call to its result, as the caller saw it; of the last attempt where there were several. */
+  readonly totalMs: number;
+  /** `totalMs` less `serverMs`: encoding, network, and gRPC on both sides. */
+  readonly networkMs: number;
+}
+
+/**
+ * Calls the compute function of a server. Connects by itself on the first call, and again when the connection is lost.
+ *
+ * Every method throws `CommError`s: `UNAVAILABLE` when the server cannot be reached, `DEADLINE_EXCEEDED`, `CANCELLED`,
+ * `INVALID_ARGUMENT` for what the server refuses, and what else the compute function throws.
+ *
+ * @example
+ * const client = new GRPCComputeClient('127.0.0.1:50051');
+ * const y = await client.compute(tensor([1, 2, 3]));
+ */
+export class GRPCComputeClient {
+  /** The address, as it was given. */
+  readonly address: string;
+  readonly #client: Client;
+  readonly #timeoutMs: number;
+  readonly #maxMessageLength: number;
+  readonly #retry: RetryStrategy;
+  readonly #calls = new CallRecorder();
+  #closed = false;
+
+  /** @param address - `host:port`, or `unix:/absolute/path` for a unix socket. */
+  constructor(address: string, options: GRPCComputeClientOptions = {}) {
+    const { timeoutMs = 60_000, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES, retry = new NoRetry() } = options;
+    if (typeof address !== 'string' || !/^(unix:.+|.+:\d+)$/.test(address)) {
+      throw new CommError('INVALID_ARGUMENT', `'${address}' is no address: give host:port, or unix:/path of a socket`);
+    }
+    this.address = address;
+    this.#timeoutMs = timeoutMs;
+    this.#maxMessageLength = maxMessageLength;
+    this.#retry = retry;
+    const channelOptions = { ...messageLimits(maxMessageLength), ...RECONNECT_OPTIONS };
+    this.#client = new Client(address, credentials.createInsecure(), channelOptions);
+  }
+
+  /**
+   * Connects now instead of on the first call.
+   *
+   * @param options - `timeoutMs`: how long to try. Default 5000.
+   * @throws CommError `UNAVAILABLE` when no server answers in time.
+   */
+  async connect({ timeoutMs = 5_000 }: { timeoutMs?: number } = {}): Promise<void> {
+    this.#assertOpen();
+    await new Promise<void>((resolve, reject) => {
+      this.#client.waitForReady(Date.now() + timeoutMs, (cause) => {
+        if (!cause) return resolve();
+        const message = `no server answered at ${this.address} within ${timeoutMs} ms; check the address, and that the server runs`;
+        reject(new CommError('UNAVAILABLE', message, { cause }));
+      });
+    });
+  }
+
+  /** Closes the connection; calls that are under way finish first. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#client.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** One tensor in, sent as `input`; one tensor out, whatever its name. */
+  compute(input: Tensor, options?: ComputeOptions): Promise<Tensor>;
+  /** Named tensors in, named tensors out. */
+  compute(inputs: Tensors, options?: ComputeOptions): Promise<Tensors>;
+  async compute(input: Tensor | Tensors, options: ComputeOptions = {}): Promise<Tensor | Tensors> {
+    const { outputs } = await this.computeWithTiming(input as Tensors, options);
+    return outputs;
+  }
+
+  /** Like `compute`, and says where the time went. */
+  computeWithTiming(input: Tensor, options?: ComputeOptions): Promise<{ outputs: Tensor; timing: CallTiming }>;
+  computeWithTiming(inputs: Tensors, options?: ComputeOptions): Promise<{ outputs: Tensors; timing: CallTiming }>;
+  async computeWithTiming(input: Tensor | Tensors, options: ComputeOptions = {}) {
+    const single = isTensor(input);
+    const request = { ...requestOptions(options), inputs: single ? { input } : input };
+    const { response, timing } = await this.#call(request, options);
+    return { outputs: single ? onlyOutput(response.outputs) : response.outputs, timing };
+  }
+
+  /** Makes a whole request: what `compute` does, for callers that pass requests on. */
+  async call(request: ComputeRequest, options: CallOptions = {}): Promise<ComputeResponse> {
+    return (await this.#call(request, options)).response;
+  }
+
+  /**
+   * A session. Requests are sent as they come and responses yielded as they come; leaving the loop cancels the call.
+   *
+   * @param requests - Requests, or tensors to make requests of with `options.model`, `parameters` and `outputs`.
+   */
+  async *stream(
+    requests: AsyncIterable<ComputeRequest> | Iterable<ComputeRequest>,
+    options: ComputeOptions = {},
+  ): AsyncGenerator<ComputeResponse, void> {
+    this.#assertOpen();
+    const finish = this.#calls.begin();
+    const requestId = options.requestId ?? randomUUID();
+    const defaults = requestOptions(options);
+    const encode = (request: ComputeRequest) => this.#encode({ ...defaults, ...request }, requestId);
+    const wire = this.#wireOptions(options, Number.POSITIVE_INFINITY);
+    let failure: CommError | undefined = new CommError('CANCELLED', 'the reader left the stream');
+    try {
+      const messages = streamCall(this.#client, this.address, COMPUTE_SERVICE.ComputeStream, mapAsync(requests, encode), wire);
+      for await (const message of messages) yield decodeResponse(this.#calls.received(message)).response;
+      failure = undefined;
+    } catch (error) {
+      failure = CommError.from(error);
+      throw error;
+    } finally {
+      finish(failure?.code);
+    }
+  }
+
+  /**
+   * Asks the server's `grpc.health.v1.Health` service.
+   *
+   * @param service - Default: the server as a whole.
+   * @throws CommError `NOT_FOUND` for a service that the server does not know.
+   */
+  async healthCheck(service = '', options: CallOptions = {}): Promise<HealthStatus> {
+    this.#assertOpen();
+    return checkHealth(this.#client, this.address, service, this.#wireOptions(options));
+  }
+
+  /** What the server serves. */
+  async getServiceInfo(options: CallOptions = {}): Promise<WireServiceInfo> {
+    this.#assertOpen();
+    const wire = this.#wireOptions(options);
+    return decodeServiceInfo(
+      await unaryCall(this.#client, this.address, COMPUTE_SERVICE.GetServiceInfo, new Uint8Array(), wire),
+    );
+  }
+
+  getStatistics(): CallStatistics {
+    return this.#calls.read();
+  }
+
+  async #call(request: ComputeRequest, options: CallOptions) {
+    this.#assertOpen();
+    const finish = this.#calls.begin();
+    try {
+      const requestId = options.requestId ?? randomUUID();
+      const wire = this.#wireOptions(options);
+      const result = await withRetry(this.#retry, wire, async () => {
+        const startedMs = performance.now();
+        const bytes = this.#encode(request, requestId);
+        const answer = await unaryCall(this.#client, this.address, COMPUTE_SERVICE.Compute, bytes, wire);
+        const { response, timing } = decodeResponse(this.#calls.received(answer));
+        const totalMs = performance.now() - startedMs;
+        return { response, timing: { ...timing, totalMs, networkMs: Math.max(0, totalMs - timing.serverMs) } };
+      });
+      finish();
+      return result;
+    } catch (error) {
+      finish(CommError.from(error).code);
+      throw error;
+    }
+  }
+
+  #encode(request: ComputeRequest, requestId: string): Uint8Array {
+    const bytes = encodeRequest(request, requestId);
+    if (bytes.byteLength > this.#maxMessageLength) {
+      throw new CommError(
+        'RESOURCE_EXHAUSTED',
+        `the request has ${bytes.byteLength} bytes, more than maxMessageLength allows (${this.#maxMessageLength}); ` +
+          'raise it on client and server, or send less at once',
+        { reason: 'MESSAGE_TOO_LARGE' },
+      );
+    }
+    return this.#calls.sent(bytes);
+  }
+
+  #wireOptions({ timeoutMs, signal, metadata }: CallOptions, defaultTimeoutMs = this.#timeoutMs): WireCallOptions {
+    return { deadlineMs: Date.now() + (timeoutMs ?? defaultTimeoutMs), signal, metadata };
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new CommError('FAILED_PRECONDITION', `the client of ${this.address} has been closed`);
+  }
+}
+
+function isTensor(value: Tensor | Tensors): value is Tensor {
+  return typeof value.dtype === 'string' && Array.isArray(value.shape);
+}
+
+function onlyOutput(outputs: Tensors): Tensor {
+  const [only, ...others] = Object.values(outputs);
+  if (only && others.length === 0) return only;
+  const names = Object.keys(outputs).join(', ') || 'none';
+  throw new CommError(
+    'FAILED_PRECONDITION',
+    `the answer has not exactly one output but: ${names}; pass named tensors, as in compute({ input }), to get them by name`,
+  );
+}
+
+async function* mapAsync<T, U>(items: AsyncIterable<T> | Iterable<T>, map: (item: T) => U): AsyncGenerator<U, void> {
+  for await (const item of items) yield map(item);
+}

@@ -1,0 +1,32 @@
+import type { ModelCall, Model } from '../model.js';
+import type { PlainError } from '../errors.js';
+import type { Tensors } from '../tensor.js';
+
+// What a WorkerExecutor and its threads say to each other. One call is under way in a thread at a time.
+
+/** Given to a thread when it is made. */
+export interface WorkerStart {
+  /** URL of the module whose default export is, or makes, the model. */
+  readonly moduleUrl: string;
+  readonly data: unknown;
+}
+
+export type ToWorker =
+  | { readonly type: 'call'; readonly kind: 'run' | 'stream'; readonly inputs: Tensors; readonly call: PlainCall }
+  /** The answer is not wanted any more; the thread still sends its `end` or `error`. */
+  | { readonly type: 'cancel'; readonly reason: PlainError }
+  /** One piece has been taken; the thread may send another. */
+  | { readonly type: 'credit' }
+  | { readonly type: 'dispose' };
+
+export type FromWorker =
+  | { readonly type: 'ready'; readonly info: Model['info'] }
+  | { readonly type: 'failed'; readonly error: PlainError }
+  | { readonly type: 'piece'; readonly outputs: Tensors; readonly computeMs: number }
+  | { readonly type: 'end' }
+  | { readonly type: 'error'; readonly error: PlainError };
+
+export type PlainCall = Omit<ModelCall, 'signal'>;
+
+/** How many pieces of a stream a thread may be ahead of whoever reads them. */
+export const STREAM_WINDOW = 16;

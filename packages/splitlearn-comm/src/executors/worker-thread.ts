@@ -1,0 +1,120 @@
+import { Worker } from 'node:worker_threads';
+import { CommError, errorFromPlain, errorToPlain } from '../errors.js';
+import type { Model, ModelCall } from '../model.js';
+import type { Tensors } from '../tensor.js';
+import { packTensors } from '../transfer.js';
+import type { FromWorker, ToWorker, WorkerStart } from './worker-messages.js';
+
+export interface Piece {
+  readonly outputs: Tensors;
+  readonly computeMs: number;
+}
+
+/** One thread that holds one model and runs one call at a time. The caller sees to it that calls do not overlap. */
+export class WorkerThread {
+  readonly #worker: Worker;
+  readonly #inbox: FromWorker[] = [];
+  readonly #exited: Promise<void>;
+  #wake: (() => void) | undefined;
+  #death: CommError | undefined;
+
+  /** Makes the thread; `load` waits until the model is there. */
+  constructor(start: WorkerStart) {
+    this.#worker = new Worker(new URL('./worker-main.js', import.meta.url), { workerData: start });
+    this.#worker.on('message', (message: FromWorker) => {
+      this.#inbox.push(message);
+      this.#wake?.();
+    });
+    this.#worker.on('error', (error) => this.#die(`failed: ${error.message}`, error));
+    this.#exited = new Promise((resolve) => {
+      this.#worker.once('exit', (code) => {
+        this.#die(`ended with exit code ${code}`);
+        resolve();
+      });
+    });
+  }
+
+  /** Whether the thread is gone, and can serve no more calls. */
+  get dead(): boolean {
+    return this.#death !== undefined;
+  }
+
+  /** Waits for the model. Where it cannot be loaded, the thread is ended and the model's own error thrown. */
+  async load(): Promise<Model['info']> {
+    try {
+      const message = await this.#next();
+      if (message.type === 'ready') return message.info;
+      if (message.type === 'failed') throw errorFromPlain(message.error);
+      throw new Error(`the thread began with a '${message.type}' message`);
+    } catch (error) {
+      await this.kill();
+      throw error;
+    }
+  }
+
+  /** Makes the one call that may be under way, and yields what comes back: one piece for `run`, any number for `stream`. */
+  async *call(kind: 'run' | 'stream', inputs: Tensors, { signal, ...call }: ModelCall): AsyncGenerator<Piece, void> {
+    const packed = packTensors(inputs);
+    const cancel = () => this.#send({ type: 'cancel', reason: errorToPlain(signal.reason) });
+    this.#send({ type: 'call', kind, inputs: packed.tensors, call }, packed.transfer);
+    signal.addEventListener('abort', cancel, { once: true });
+    if (signal.aborted) cancel();
+    let answered = false;
+    try {
+      for (;;) {
+        const message = await this.#next();
+        answered = message.type === 'end' || message.type === 'error';
+        if (message.type === 'end') return;
+        if (message.type === 'error') throw errorFromPlain(message.error);
+        if (message.type !== 'piece') throw new Error(`the thread sent a '${message.type}' message during a call`);
+        yield message;
+        this.#send({ type: 'credit' });
+      }
+    } finally {
+      signal.removeEventListener('abort', cancel);
+      if (!answered && !this.dead) await this.#abandon();
+    }
+  }
+
+  /** Lets the model dispose of what it holds, and waits for the thread to end. */
+  async close(): Promise<void> {
+    this.#send({ type: 'dispose' });
+    await this.#exited;
+  }
+
+  /** Ends the thread at once. */
+  async kill(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  /** The reader went away in the middle of a stream: stop the model, and leave the thread free for the next call. */
+  async #abandon(): Promise<void> {
+    this.#send({ type: 'cancel', reason: errorToPlain(new CommError('CANCELLED', 'nobody reads the stream any more')) });
+    for (;;) {
+      const { type } = await this.#next();
+      if (type === 'end' || type === 'error') return;
+    }
+  }
+
+  async #next(): Promise<FromWorker> {
+    for (;;) {
+      const message = this.#inbox.shift();
+      if (message) return message;
+      if (this.#death) throw this.#death;
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  #send(message: ToWorker, transfer: ArrayBuffer[] = []): void {
+    this.#worker.postMessage(message, transfer);
+  }
+
+  #die(how: string, cause?: unknown): void {
+    this.#death ??= new CommError(
+      'UNAVAILABLE',
+      `the worker thread that ran the model ${how}; the next call gets a new thread`,
+      { reason: 'WORKER_CRASHED', cause },
+    );
+    this.#wake?.();
+  }
+}

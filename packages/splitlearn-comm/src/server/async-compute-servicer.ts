@@ -1,0 +1,167 @@
+import { once } from 'node:events';
+import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { decodeRequest, encodeResponse, encodeServiceInfo } from '../codec/wire.js';
+import {
+  type ComputeFunction,
+  type ComputeRequest,
+  type ServiceInfo,
+  streamByCompute,
+} from '../compute-function.js';
+import { CommError } from '../errors.js';
+import { DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
+import { COMPUTE_SERVICE } from '../grpc/service.js';
+import { toStatus } from '../grpc/status.js';
+import type { Logger } from '../logger.js';
+import { CallRecorder, type CallStatistics } from '../statistics.js';
+import { VERSION } from '../version.js';
+import { type OpenCall, openCall, type ServerCall } from './call-context.js';
+import { selectOutputs } from './select-outputs.js';
+
+type UnaryCall = ServerUnaryCall<Uint8Array, Uint8Array>;
+type SessionCall = ServerDuplexStream<Uint8Array, Uint8Array>;
+
+export interface AsyncComputeServicerOptions {
+  readonly computeFn: ComputeFunction;
+  /** Told of every error that is no `CommError`, with its stack; the caller only sees `INTERNAL`. Default: `console`. */
+  readonly logger?: Logger;
+  /** What `GetServiceInfo` says is the largest message, in bytes. Default: 64 MiB. */
+  readonly maxMessageLength?: number;
+}
+
+/**
+ * The compute service for a grpc-js `Server` of your own; `AsyncGRPCComputeServer` is this with a server around it.
+ * Setting the compute function up before the first call and tearing it down after the last is the owner's.
+ *
+ * @example
+ * server.addService(servicer.definition, servicer.implementation);
+ */
+export class AsyncComputeServicer {
+  readonly definition = COMPUTE_SERVICE;
+  readonly implementation: UntypedServiceImplementation;
+  readonly #computeFn: ComputeFunction;
+  readonly #logger: Logger;
+  readonly #maxMessageLength: number;
+  readonly #calls = new CallRecorder();
+  readonly #open = new Set<OpenCall>();
+
+  constructor(options: AsyncComputeServicerOptions) {
+    const { computeFn, logger = console, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
+    if (typeof computeFn?.compute !== 'function') {
+      throw new CommError('INVALID_ARGUMENT', 'computeFn must be a compute function, an object with a method compute()');
+    }
+    this.#computeFn = computeFn;
+    this.#logger = logger;
+    this.#maxMessageLength = maxMessageLength;
+    this.implementation = {
+      Compute: this.#unary((call, opened) => this.#compute(call, opened)),
+      ComputeStream: this.#session((call, opened) => this.#stream(call, opened)),
+      GetServiceInfo: this.#unary(() => this.#serviceInfo()),
+    };
+  }
+
+  getStatistics(): CallStatistics {
+    return this.#calls.read();
+  }
+
+  /** Aborts the signal of every call that is under way, so that well-behaved work ends now. */
+  abortAll(reason: CommError): void {
+    for (const opened of this.#open) opened.abort(reason);
+  }
+
+  async #compute(call: UnaryCall, opened: OpenCall): Promise<Uint8Array> {
+    const arrivedMs = performance.now();
+    const request = this.#decode(call.request, opened);
+    const response = await this.#computeFn.compute(request, opened.context());
+    const selected = selectOutputs(response, request, 'all');
+    return this.#calls.sent(encodeResponse(selected, opened.requestId, performance.now() - arrivedMs));
+  }
+
+  async #stream(call: SessionCall, opened: OpenCall): Promise<void> {
+    let latest: ComputeRequest = { inputs: {} };
+    let arrivedMs = performance.now();
+    // destroyOnReturn would end the call, its answers included, when the compute function stops reading requests.
+    const requests = mapAsync(call.iterator({ destroyOnReturn: false }), (bytes: Uint8Array) => {
+      arrivedMs = performance.now();
+      latest = this.#decode(bytes, opened);
+      return latest;
+    });
+    // A session's id is that of its first request, which is read before the compute function is told of the session.
+    const first = await requests.next();
+    if (first.done) return;
+    const all = startWith(first.value, requests);
+    const context = opened.context();
+    const responses = this.#computeFn.stream?.(all, context) ?? streamByCompute(this.#computeFn, all, context);
+    for await (const response of responses) {
+      const selected = selectOutputs(response, latest, 'present');
+      const bytes = encodeResponse(selected, opened.requestId, performance.now() - arrivedMs);
+      if (!call.write(this.#calls.sent(bytes))) await once(call, 'drain', { signal: opened.signal });
+      opened.signal.throwIfAborted();
+    }
+  }
+
+  #decode(bytes: Uint8Array, opened: OpenCall): ComputeRequest {
+    const { request, requestId } = decodeRequest(this.#calls.received(bytes));
+    if (requestId) opened.requestId = requestId;
+    return request;
+  }
+
+  async #serviceInfo(): Promise<Uint8Array> {
+    const own: ServiceInfo = (await this.#computeFn.info?.()) ?? { name: '', version: '', models: [] };
+    const named = { ...own, name: own.name || '@splitlearn/comm', version: own.version || VERSION };
+    return encodeServiceInfo({ ...named, maxMessageBytes: this.#maxMessageLength });
+  }
+
+  /** Answers a unary call with what `answer` gives or throws. */
+  #unary(answer: (call: UnaryCall, opened: OpenCall) => Promise<Uint8Array>) {
+    return async (call: UnaryCall, callback: sendUnaryData<Uint8Array>) => {
+      const outcome = await this.#tracked(call, (opened) => answer(call, opened));
+      if (outcome.ok) callback(null, outcome.value);
+      else callback(outcome.status);
+    };
+  }
+
+  /** Ends a streaming call when `answer` has, with the status that belongs to what it threw. */
+  #session(answer: (call: SessionCall, opened: OpenCall) => Promise<void>) {
+    return async (call: SessionCall) => {
+      const outcome = await this.#tracked(call, (opened) => answer(call, opened));
+      if (outcome.ok) call.end();
+      else call.emit('error', outcome.status);
+    };
+  }
+
+  async #tracked<T>(call: ServerCall, answer: (opened: OpenCall) => Promise<T>) {
+    const opened = openCall(call);
+    const finish = this.#calls.begin();
+    this.#open.add(opened);
+    try {
+      const value = await answer(opened);
+      finish();
+      return { ok: true, value } as const;
+    } catch (error) {
+      const known = this.#explain(error, opened);
+      finish(known.code);
+      return { ok: false, status: toStatus(known) } as const;
+    } finally {
+      this.#open.delete(opened);
+    }
+  }
+
+  /** What the caller is told of an error. What it is not told is logged. */
+  #explain(error: unknown, { requestId, signal }: OpenCall): CommError {
+    if (error instanceof CommError) return error;
+    // Work that was told to stop may fail in ways of its own; what it means to the caller is why it was told to.
+    if (signal.aborted) return CommError.from(signal.reason);
+    this.#logger.error(`request ${requestId} failed: ${error instanceof Error ? error.stack : String(error)}`);
+    const message = `the compute function failed; the server's log has the error of request ${requestId}`;
+    return new CommError('INTERNAL', message, { cause: error });
+  }
+}
+
+async function* mapAsync<T, U>(items: AsyncIterable<T>, map: (item: T) => U): AsyncGenerator<U, void> {
+  for await (const item of items) yield map(item);
+}
+
+async function* startWith<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T, void> {
+  yield first;
+  yield* rest;
+}
