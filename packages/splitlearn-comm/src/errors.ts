@@ -69,7 +69,7 @@ export class CommError extends Error {
 
   /** True for a `CommError` of any copy of this package, so that two installed versions understand each other. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    // A class that extends this one inherits this method, but not every CommError is one of its instances.
+    // biome-ignore lint/complexity/noThisInStatic: a class that extends this one inherits this, but not all its instances
     if (this !== CommError) return super[Symbol.hasInstance](value);
     return typeof value === 'object' && value !== null && brand in value;
   }

@@ -236,7 +236,7 @@ function toTensorData(elements: Scalar[], dtype: DType): TensorData {
   elements.forEach((element, index) => {
     const wanted = big ? toBigInt(element, index) : Number(element);
     (array as { [index: number]: unknown })[index] = wanted;
-    if ((exact && array[index] !== wanted) || (dtype === 'bool' && array[index] as number > 1)) {
+    if ((exact && array[index] !== wanted) || (dtype === 'bool' && (array[index] as number) > 1)) {
       throw invalid(`${element} at index ${index} does not fit dtype ${dtype}`);
     }
   });

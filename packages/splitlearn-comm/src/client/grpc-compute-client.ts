@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Client, credentials } from '@grpc/grpc-js';
+import { mapAsync } from '../async-iterables.js';
 import { decodeResponse, decodeServiceInfo, encodeRequest, type ServerTiming, type WireServiceInfo } from '../codec/wire.js';
 import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
 import { CommError } from '../errors.js';
@@ -222,8 +223,4 @@ function onlyOutput(outputs: Tensors): Tensor {
     'FAILED_PRECONDITION',
     `the answer has not exactly one output but: ${names}; pass named tensors, as in compute({ input }), to get them by name`,
   );
-}
-
-async function* mapAsync<T, U>(items: AsyncIterable<T> | Iterable<T>, map: (item: T) => U): AsyncGenerator<U, void> {
-  for await (const item of items) yield map(item);
 }

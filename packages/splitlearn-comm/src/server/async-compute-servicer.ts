@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { mapAsync, startWith } from '../async-iterables.js';
 import { decodeRequest, encodeResponse, encodeServiceInfo } from '../codec/wire.js';
 import {
   type ComputeFunction,
@@ -155,13 +156,4 @@ export class AsyncComputeServicer {
     const message = `the compute function failed; the server's log has the error of request ${requestId}`;
     return new CommError('INTERNAL', message, { cause: error });
   }
-}
-
-async function* mapAsync<T, U>(items: AsyncIterable<T>, map: (item: T) => U): AsyncGenerator<U, void> {
-  for await (const item of items) yield map(item);
-}
-
-async function* startWith<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T, void> {
-  yield first;
-  yield* rest;
 }
