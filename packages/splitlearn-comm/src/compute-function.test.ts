@@ -1,6 +1,6 @@
 import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { callContext, type ComputeFunction, type ComputeRequest, streamByCompute } from './compute-function.js';
+import { type ComputeFunction, type ComputeRequest, callContext, streamByCompute } from './compute-function.js';
 import { CommError } from './errors.js';
 import { tensor } from './tensor.js';
 

@@ -78,7 +78,7 @@ describe('CommError', () => {
     expect(new FullError('INTERNAL', '') instanceof QueueError).toBe(true);
     expect(queueError instanceof FullError).toBe(false);
     expect(new CommError('INTERNAL', '') instanceof QueueError).toBe(false);
-    expect(null instanceof QueueError).toBe(false);
+    expect((null as unknown) instanceof QueueError).toBe(false);
   });
 
   describe('of two copies of the package', () => {

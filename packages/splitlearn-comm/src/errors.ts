@@ -62,9 +62,12 @@ export class CommError extends Error {
     return this.code === 'UNAVAILABLE' || (this.code === 'RESOURCE_EXHAUSTED' && this.retryAfterMs !== undefined);
   }
 
-  /** The error itself when it is a `CommError`, else an `INTERNAL` one with the error as its `cause`. */
+  /**
+   * What an error is to a caller: itself when it is a `CommError`; what its method `toCommError()` gives, where it has
+   * one, so that other packages can have error classes of their own; else `INTERNAL`, with the error as its `cause`.
+   */
   static from(error: unknown): CommError {
-    return error instanceof CommError ? error : new CommError('INTERNAL', 'internal error', { cause: error });
+    return knownError(error) ?? new CommError('INTERNAL', 'internal error', { cause: error });
   }
 
   /** True for a `CommError` of any copy of this package, so that two installed versions understand each other. */
@@ -73,6 +76,13 @@ export class CommError extends Error {
     if (this !== CommError) return super[Symbol.hasInstance](value);
     return typeof value === 'object' && value !== null && brand in value;
   }
+}
+
+/** The `CommError` that an error is or can be turned into; `undefined` for an unexpected one. */
+export function knownError(error: unknown): CommError | undefined {
+  if (error instanceof CommError) return error;
+  if (!(error instanceof Error) || !('toCommError' in error) || typeof error.toCommError !== 'function') return undefined;
+  return error.toCommError() as CommError;
 }
 
 /** An error in a form that survives a message between threads or processes, which keeps no classes. */
@@ -87,13 +97,14 @@ export interface PlainError {
 /** Turns any thrown value into a {@link PlainError}. */
 export function errorToPlain(error: unknown): PlainError {
   if (!(error instanceof Error)) return { message: textOf(error) };
+  const known = knownError(error);
   return {
     message: textOf(error.message),
     ...(typeof error.stack === 'string' && { stack: error.stack }),
-    ...(error instanceof CommError && {
-      code: error.code,
-      ...(error.reason !== undefined && { reason: error.reason }),
-      ...(error.retryAfterMs !== undefined && { retryAfterMs: error.retryAfterMs }),
+    ...(known && {
+      code: known.code,
+      ...(known.reason !== undefined && { reason: known.reason }),
+      ...(known.retryAfterMs !== undefined && { retryAfterMs: known.retryAfterMs }),
     }),
   };
 }

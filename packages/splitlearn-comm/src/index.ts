@@ -51,10 +51,11 @@ export {
 } from './tensor.js';
 
 // For libraries that build on this one.
+export { startWith } from './async-iterables.js';
 export { type EncodedTensor, TensorCodec } from './codec/tensor-codec.js';
 export { streamByCompute } from './compute-function.js';
 export { errorFromPlain, errorToPlain, type PlainError } from './errors.js';
 export { AsyncComputeServicer, type AsyncComputeServicerOptions } from './server/async-compute-servicer.js';
-export { CallRecorder } from './statistics.js';
+export { LatencyHistogram, type LatencySummary } from './statistics.js';
 export { assertTensor, bytesPerElement, elementCount, isDType } from './tensor.js';
 export { markMovable } from './transfer.js';

@@ -1,6 +1,30 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import type { CommErrorCode } from './errors.js';
 
+/** Latencies in milliseconds, to three digits; 0 while there are none. */
+export interface LatencySummary {
+  readonly mean: number;
+  readonly p50: number;
+  readonly p95: number;
+  readonly p99: number;
+}
+
+/** Latencies in constant memory, to three digits (https://hdrhistogram.github.io/HdrHistogram/). */
+export class LatencyHistogram {
+  readonly #micros: RecordableHistogram = createHistogram({ figures: 3 });
+
+  record(latencyMs: number): void {
+    this.#micros.record(Math.max(1, Math.round(latencyMs * 1000)));
+  }
+
+  read(): LatencySummary {
+    const micros = this.#micros;
+    if (micros.count === 0) return { mean: 0, p50: 0, p95: 0, p99: 0 };
+    const percentileMs = (percentile: number) => micros.percentile(percentile) / 1000;
+    return { mean: micros.mean / 1000, p50: percentileMs(50), p95: percentileMs(95), p99: percentileMs(99) };
+  }
+}
+
 /** How a server's or client's calls have gone since it was made. */
 export interface CallStatistics {
   /** Calls that have begun; a stream is one call. */
@@ -9,15 +33,15 @@ export interface CallStatistics {
   readonly succeeded: number;
   /** Failed calls by error code; codes that never occurred are absent. */
   readonly failed: Readonly<Partial<Record<CommErrorCode, number>>>;
-  /** Milliseconds from a call's beginning to its end, of succeeded calls, to three digits; 0 while there are none. */
-  readonly latencyMs: { readonly mean: number; readonly p50: number; readonly p95: number; readonly p99: number };
+  /** From a succeeded call's beginning to its end. */
+  readonly latencyMs: LatencySummary;
   readonly bytesSent: number;
   readonly bytesReceived: number;
 }
 
 /** Counts calls and their latencies in constant memory. */
 export class CallRecorder {
-  readonly #latencyMicros: RecordableHistogram = createHistogram({ figures: 3 });
+  readonly #latency = new LatencyHistogram();
   readonly #failed: Partial<Record<CommErrorCode, number>> = {};
   #requests = 0;
   #inFlight = 0;
@@ -35,7 +59,7 @@ export class CallRecorder {
       if (failure) this.#failed[failure] = (this.#failed[failure] ?? 0) + 1;
       else {
         this.#succeeded++;
-        this.#latencyMicros.record(Math.max(1, Math.round((performance.now() - startedMs) * 1000)));
+        this.#latency.record(performance.now() - startedMs);
       }
     };
   }
@@ -51,19 +75,12 @@ export class CallRecorder {
   }
 
   read(): CallStatistics {
-    const latency = this.#latencyMicros;
-    const percentile = (p: number) => (this.#succeeded ? latency.percentile(p) / 1000 : 0);
     return {
       requests: this.#requests,
       inFlight: this.#inFlight,
       succeeded: this.#succeeded,
       failed: { ...this.#failed },
-      latencyMs: {
-        mean: this.#succeeded ? latency.mean / 1000 : 0,
-        p50: percentile(50),
-        p95: percentile(95),
-        p99: percentile(99),
-      },
+      latencyMs: this.#latency.read(),
       bytesSent: this.#bytesSent,
       bytesReceived: this.#bytesReceived,
     };

@@ -10,9 +10,10 @@ import {
   isDType,
   MAX_RANK,
   type Tensor,
+  type TensorData,
   type TensorLike,
-  tensor,
   TYPED_ARRAYS,
+  tensor,
 } from './tensor.js';
 
 const dtypes = [...Object.keys(TYPED_ARRAYS), 'string'] as DType[];
@@ -130,23 +131,14 @@ describe('elementCount', () => {
     expectInvalid(() => elementCount(new Array(1e8)), '100000000 dimensions');
   });
 
-  it('is the exact product, or refused, for any shape', () => {
+  it('is the exact product, or refused, for any shape without 0', () => {
+    const size = fc.oneof(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }));
     fc.assert(
-      fc.property(
-        fc.array(
-          fc.oneof(
-            fc.integer({ min: 1, max: 9 }),
-            fc.maxSafeNat().map((n) => n + 1 - 1),
-          ),
-          { maxLength: 8 },
-        ),
-        (shape) => {
-          const product = shape.reduce((all, size) => all * BigInt(size), 1n);
-          fc.pre(!shape.includes(0));
-          if (product <= BigInt(Number.MAX_SAFE_INTEGER)) expect(elementCount(shape)).toBe(Number(product));
-          else expectInvalid(() => elementCount(shape), 'overflows');
-        },
-      ),
+      fc.property(fc.array(size, { maxLength: 8 }), (shape) => {
+        const product = shape.reduce((all, size) => all * BigInt(size), 1n);
+        if (product <= BigInt(Number.MAX_SAFE_INTEGER)) expect(elementCount(shape)).toBe(Number(product));
+        else expectInvalid(() => elementCount(shape), 'overflows');
+      }),
     );
   });
 });
@@ -185,7 +177,7 @@ describe('assertTensor', () => {
     [['a', new String('b')], 'a object at index 1'],
     [new Array(2), 'a undefined at index 0'],
     [Object.assign(new Array(2), { 0: 'a' }), 'a undefined at index 1'],
-  ])('refuses strings that are none: %j', (data, message) => {
+  ])('refuses strings that are none: %o', (data, message) => {
     expectInvalid(check({ dtype: 'string', shape: [2], data }), `tensor 'x' of dtype string has ${message}`);
   });
 
@@ -263,12 +255,10 @@ describe('tensor of a typed array', () => {
     expectInvalid(() => tensor(buffer, [1], 'float32'), 'must hold its data as Float32Array');
   });
 
-  it.each([
-    [new DataView(new ArrayBuffer(4)), 'a DataView holds no dtype'],
-    [new Uint8ClampedArray(4), 'a Uint8ClampedArray holds no dtype'],
-    [new ArrayBuffer(4), 'not object'],
-  ])('refuses %s', (data, message) => {
-    expectInvalid(() => untyped(data), message);
+  it('refuses the views that hold no dtype, and bare buffers', () => {
+    expectInvalid(() => untyped(new DataView(new ArrayBuffer(4))), 'a DataView holds no dtype that a tensor can have');
+    expectInvalid(() => untyped(new Uint8ClampedArray(4)), 'a Uint8ClampedArray holds no dtype that a tensor can have');
+    expectInvalid(() => untyped(new ArrayBuffer(4)), 'not object');
   });
 
   it('refuses a shape that has another number of elements', () => {
@@ -281,29 +271,31 @@ describe('tensor of a typed array', () => {
 });
 
 describe('tensor of plain values', () => {
-  it.each<[TensorLike, Tensor]>([
-    [1.5, { dtype: 'float32', shape: [], data: Float32Array.of(1.5) }],
-    [7n, { dtype: 'int64', shape: [], data: BigInt64Array.of(7n) }],
-    [true, { dtype: 'bool', shape: [], data: Uint8Array.of(1) }],
-    ['hello', { dtype: 'string', shape: [], data: ['hello'] }],
-    ['', { dtype: 'string', shape: [], data: [''] }],
-    [[1, -0, Infinity, NaN], { dtype: 'float32', shape: [4], data: Float32Array.of(1, -0, Infinity, NaN) }],
-    [[1n, -1n], { dtype: 'int64', shape: [2], data: BigInt64Array.of(1n, -1n) }],
-    [[true, false], { dtype: 'bool', shape: [2], data: Uint8Array.of(1, 0) }],
-    [['a', 'b'], { dtype: 'string', shape: [2], data: ['a', 'b'] }],
+  it.each<[DType, number[], TensorLike, TensorData]>([
+    ['float32', [], 1.5, Float32Array.of(1.5)],
+    ['int64', [], 7n, BigInt64Array.of(7n)],
+    ['bool', [], true, Uint8Array.of(1)],
+    ['string', [], 'hello', ['hello']],
+    ['string', [], '', ['']],
+    ['float32', [4], [1, -0, Infinity, NaN], Float32Array.of(1, -0, Infinity, NaN)],
+    ['int64', [2], [1n, -1n], BigInt64Array.of(1n, -1n)],
+    ['bool', [2], [true, false], Uint8Array.of(1, 0)],
+    ['string', [2], ['a', 'b'], ['a', 'b']],
     [
+      'float32',
+      [2, 3],
       [
         [1, 2, 3],
         [4, 5, 6],
       ],
-      { dtype: 'float32', shape: [2, 3], data: Float32Array.of(1, 2, 3, 4, 5, 6) },
+      Float32Array.of(1, 2, 3, 4, 5, 6),
     ],
-    [[[['a']], [['b']]], { dtype: 'string', shape: [2, 1, 1], data: ['a', 'b'] }],
-    [[], { dtype: 'float32', shape: [0], data: new Float32Array(0) }],
-    [[[], []], { dtype: 'float32', shape: [2, 0], data: new Float32Array(0) }],
-    [[[[]], [[]]], { dtype: 'float32', shape: [2, 1, 0], data: new Float32Array(0) }],
-  ])('infers dtype and shape of %j', (data, expected) => {
-    expect(tensor(data)).toEqual(expected);
+    ['string', [2, 1, 1], [[['a']], [['b']]], ['a', 'b']],
+    ['float32', [0], [], new Float32Array(0)],
+    ['float32', [2, 0], [[], []], new Float32Array(0)],
+    ['float32', [2, 1, 0], [[[]], [[]]], new Float32Array(0)],
+  ])('infers %s and the shape %j of %o', (dtype, shape, data, elements) => {
+    expect(tensor(data)).toEqual({ dtype, shape, data: elements });
   });
 
   it('has the shape of the nesting and the elements in row-major order, for any shape', () => {
@@ -488,7 +480,6 @@ describe('tensor of plain values', () => {
   });
 
   it('takes bigints for floating-point dtypes, which round them', () => {
-    expect(tensor([2n ** 70n, 2n ** 24n + 1n])).not.toMatchObject({ dtype: 'float32' });
     expect(tensor([2n ** 70n, 2n ** 24n + 1n], [2], 'float32').data).toEqual(Float32Array.of(2 ** 70, 2 ** 24));
     expect(tensor(2n ** 53n + 1n, [], 'float64').data).toEqual(Float64Array.of(2 ** 53));
     expect(tensor([1n, 70000n], [2], 'float16').data).toEqual(Uint16Array.of(0x3c00, 0x7c00));
@@ -516,8 +507,9 @@ describe('tensor of plain values', () => {
   });
 
   describe('nested deeply', () => {
-    const wrap = (depth: number): TensorLike => {
-      let data: TensorLike = 1;
+    type Nest = number | readonly Nest[];
+    const wrap = (depth: number): Nest => {
+      let data: Nest = 1;
       for (let level = 0; level < depth; level++) data = [data];
       return data;
     };

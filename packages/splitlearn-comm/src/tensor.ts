@@ -150,9 +150,9 @@ export type TensorLike = Nested | TensorData;
  * @param data - A typed array, a value (0-d), or an array nested as deep as the tensor has dimensions.
  * @param shape - Default: the nesting of `data`; the length of a typed array.
  * @param dtype - Default: what the typed array holds; `float32` for numbers, `int64` for bigints, `bool`, `string`.
- * Numbers given for `float16` and `bfloat16` are rounded to nearest-even.
+ * Numbers given for a floating-point dtype are rounded to nearest-even; booleans given for a numeric one are 1 and 0.
  * @throws CommError `INVALID_ARGUMENT` where shape and data disagree, the nesting is ragged, elements are of mixed
- * types, or an integer does not fit its dtype.
+ * types, or an element does not fit its dtype.
  *
  * @example
  * tensor([[1, 2], [3, 4]])                       // float32 [2, 2]

@@ -8,7 +8,7 @@ import {
   type ServiceInfo,
   streamByCompute,
 } from '../compute-function.js';
-import { CommError } from '../errors.js';
+import { CommError, knownError } from '../errors.js';
 import { DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { toStatus } from '../grpc/status.js';
@@ -149,7 +149,8 @@ export class AsyncComputeServicer {
 
   /** What the caller is told of an error. What it is not told is logged. */
   #explain(error: unknown, { requestId, signal }: OpenCall): CommError {
-    if (error instanceof CommError) return error;
+    const known = knownError(error);
+    if (known) return known;
     // Work that was told to stop may fail in ways of its own; what it means to the caller is why it was told to.
     if (signal.aborted) return CommError.from(signal.reason);
     this.#logger.error(`request ${requestId} failed: ${error instanceof Error ? error.stack : String(error)}`);

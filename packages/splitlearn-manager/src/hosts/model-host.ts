@@ -1,0 +1,26 @@
+import type { ComputeFunction, ModelInfo } from '@splitlearn/comm';
+import type { ManagerError } from '../errors.js';
+import type { EngineName } from '../runtime/model-runtime.js';
+import type { EngineOptions } from '../engines/engine.js';
+
+/** Everything that a host needs to run a model. It crosses to another process, so it is plain data. */
+export interface HostOptions extends EngineOptions {
+  readonly engine: EngineName;
+  readonly maxQueue: number;
+  readonly maxMessageLength: number;
+}
+
+/** Where a model runs. It is there from the moment it has been started until it is stopped, or dies. */
+export interface ModelHost {
+  /** What answers the model's requests. */
+  readonly computeFn: ComputeFunction;
+  readonly info: Omit<ModelInfo, 'name' | 'state'>;
+  /** The process that the model runs in. */
+  readonly pid: number;
+  /** Settles when the model's process or thread ends without having been told to; never, where it cannot. */
+  readonly died: Promise<ManagerError>;
+  /** Memory that the model takes, in bytes. */
+  memoryBytes(): Promise<number>;
+  /** Ends the model. Calls that are under way have `graceMs` milliseconds to finish. */
+  stop(graceMs: number): Promise<void>;
+}

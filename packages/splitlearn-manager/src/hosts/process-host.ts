@@ -1,0 +1,157 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import {
+  type CallContext,
+  CommError,
+  type ComputeFunction,
+  type ComputeRequest,
+  errorFromPlain,
+  GRPCComputeClient,
+  RemoteComputeFunction,
+} from '@splitlearn/comm';
+import { ManagerError } from '../errors.js';
+import type { HostOptions, ModelHost } from './model-host.js';
+import { OutputTail } from './output-tail.js';
+import type { FromRunner, ToRunner } from './runner-messages.js';
+
+/** How long after a lost connection the news of the process's end may take, in milliseconds. */
+const EXIT_NOTICE_MS = 500;
+
+const RUNNER = fileURLToPath(new URL('./runner-main.js', import.meta.url));
+
+/**
+ * Runs a model in a process of its own, the runner, which is reached by gRPC on a unix socket.
+ *
+ * @throws ManagerError what the engine says, or `MODEL_LOAD_FAILED` when the process ends while it loads.
+ */
+export async function startProcessHost(options: HostOptions): Promise<ModelHost> {
+  // A folder that only this user may enter; short, because a socket's path has at most some 100 characters.
+  const folder = await mkdtemp(join(tmpdir(), 'splitlearn-'));
+  const runner = new Runner(options, folder);
+  try {
+    return await runner.start();
+  } catch (error) {
+    await runner.stop(0);
+    throw ManagerError.fromCommError(error);
+  }
+}
+
+class Runner {
+  readonly #options: HostOptions;
+  readonly #folder: string;
+  readonly #child: ChildProcess;
+  readonly #output: OutputTail;
+  readonly #exited: Promise<void>;
+  #client: GRPCComputeClient | undefined;
+  #stopping = false;
+
+  constructor(options: HostOptions, folder: string) {
+    this.#options = options;
+    this.#folder = folder;
+    this.#child = fork(RUNNER, [], {
+      serialization: 'advanced',
+      // What is meant for this process (--inspect, a test runner's loader) is not meant for the runner.
+      execArgv: [],
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    });
+    this.#output = new OutputTail(this.#child);
+    this.#exited = new Promise<void>((resolve) => {
+      this.#child.once('exit', () => resolve());
+      this.#child.once('error', () => resolve()); // it could not even be started
+    }).then(() => rm(folder, { recursive: true, force: true }));
+  }
+
+  async start(): Promise<ModelHost> {
+    const address = `unix:${join(this.#folder, 's')}`;
+    this.#send({ type: 'start', options: this.#options, address });
+    const answer = await this.#nextMessage();
+    if (answer?.type === 'failed') throw errorFromPlain(answer.error);
+    if (answer?.type !== 'ready') throw new ManagerError('MODEL_LOAD_FAILED', `${this.#ending()} while it was loaded`);
+    const { maxMessageLength } = this.#options;
+    this.#client = new GRPCComputeClient(address, { maxMessageLength });
+    await this.#client.connect();
+    return {
+      computeFn: this.#withCrashesExplained(new RemoteComputeFunction(this.#client)),
+      info: answer.info,
+      pid: this.#child.pid as number,
+      died: this.#exited.then(() => (this.#stopping ? new Promise(() => {}) : this.#crashed())),
+      memoryBytes: () => this.#memoryBytes(),
+      stop: (graceMs) => this.stop(graceMs),
+    };
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#send({ type: 'stop', graceMs });
+    // A process that computes in native code cannot answer; one second beyond its time it is ended all the same.
+    const kill = setTimeout(() => this.#child.kill('SIGKILL'), graceMs + 1_000);
+    await this.#exited;
+    clearTimeout(kill);
+    await this.#client?.close();
+  }
+
+  /** To gRPC a runner that dies is a lost connection; to the caller it is a model that crashed. */
+  #withCrashesExplained(remote: ComputeFunction): ComputeFunction {
+    const explain = async (error: unknown): Promise<unknown> => {
+      if (!(error instanceof CommError) || error.code !== 'UNAVAILABLE' || error.reason !== undefined) return error;
+      // The connection is lost an instant before the exit is known. If no exit follows, it is what it says.
+      await Promise.race([this.#exited, delay(EXIT_NOTICE_MS, undefined, { ref: false })]);
+      return this.#hasEnded() ? this.#crashed() : error;
+    };
+    return {
+      compute: async (request: ComputeRequest, context: CallContext) => {
+        try {
+          return await remote.compute(request, context);
+        } catch (error) {
+          throw await explain(error);
+        }
+      },
+      stream: async function* (requests: AsyncIterable<ComputeRequest>, context: CallContext) {
+        try {
+          yield* remote.stream?.(requests, context) ?? [];
+        } catch (error) {
+          throw await explain(error);
+        }
+      },
+    };
+  }
+
+  #crashed(): ManagerError {
+    if (this.#stopping) {
+      return new ManagerError('MODEL_DRAINING', `model '${this.#options.modelId}' was unloaded while it had this request`);
+    }
+    return new ManagerError('MODEL_CRASHED', `${this.#ending()}; the next request gets a new process, so try again`);
+  }
+
+  #hasEnded(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
+  #ending(): string {
+    const { exitCode, signalCode } = this.#child;
+    const how = signalCode ? `was ended by ${signalCode}` : `ended with exit code ${exitCode}`;
+    return `the process of model '${this.#options.modelId}' ${how}${this.#output.asClause()}`;
+  }
+
+  async #memoryBytes(): Promise<number> {
+    this.#send({ type: 'memory' });
+    const answer = await this.#nextMessage();
+    return answer?.type === 'memory' ? answer.residentBytes : 0;
+  }
+
+  /** The runner's next message; `undefined` when it ends first. */
+  async #nextMessage(): Promise<FromRunner | undefined> {
+    const message = once(this.#child, 'message') as Promise<[FromRunner]>;
+    return Promise.race([message.then(([first]) => first), this.#exited.then(() => undefined)]);
+  }
+
+  #send(message: ToRunner): void {
+    // A runner that is gone already is noticed by its exit, not here.
+    if (this.#child.connected) this.#child.send(message, () => {});
+  }
+}

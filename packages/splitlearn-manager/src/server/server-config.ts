@@ -1,0 +1,29 @@
+import { z } from 'zod';
+import { parseConfig } from '../config.js';
+
+/** Where a managed server listens, and how much it may use. */
+export const ServerConfig = z.strictObject({
+  /** The address to listen on. Default `127.0.0.1`: this machine only. */
+  host: z.string().min(1).default('127.0.0.1'),
+  /** The port to listen on; 0 for any that is free. Default 50051. */
+  port: z.int().min(0).max(65535).default(50051),
+  /** The largest request or response, in bytes. Default 64 MiB. */
+  maxMessageLength: z.int().min(1024).default(64 * 1024 * 1024),
+  /** How many models may be loaded at once. Default 16. */
+  maxModels: z.int().min(1).default(16),
+  /** How much of the machine's memory the models may take, in percent. Default 80. */
+  maxMemoryPercent: z.number().positive().max(100).default(80),
+  /** How much memory the models may take, in bytes. Default: what `maxMemoryPercent` says. */
+  memoryLimitBytes: z.int().positive().optional(),
+});
+
+/** A server's configuration as it is written: whatever has a default may be left out. */
+export type ServerConfig = z.input<typeof ServerConfig>;
+
+/** A server's configuration with all defaults filled in. */
+export type ResolvedServerConfig = z.output<typeof ServerConfig>;
+
+/** @throws ManagerError `INVALID_CONFIG`, naming the field. */
+export function parseServerConfig(config: ServerConfig): ResolvedServerConfig {
+  return parseConfig(ServerConfig, config, 'server configuration');
+}

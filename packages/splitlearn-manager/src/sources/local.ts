@@ -1,0 +1,90 @@
+import { readdir, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { ManagerError } from '../errors.js';
+import type { ResolvedModelConfig } from '../models/model-config.js';
+import { CATALOG } from './catalog.js';
+
+/** A model that has been found on disk. */
+export interface LocatedModel {
+  readonly modelId: string;
+  readonly engine: 'onnx' | 'transformers';
+  /** Absolute path of the model's folder. */
+  readonly folder: string;
+  /** Absolute path of the ONNX file. */
+  readonly file: string;
+  /** Size of the ONNX file and its external data, in bytes. */
+  readonly fileBytes: number;
+}
+
+/**
+ * Finds a model's files.
+ *
+ * @throws ManagerError `SOURCE_NOT_FOUND` when nothing is there; `SOURCE_INVALID` when what is there is no model, or
+ * the file is outside the source's folder.
+ */
+export async function locateModel(config: ResolvedModelConfig): Promise<LocatedModel> {
+  const { source } = config;
+  const path = Object.hasOwn(CATALOG, source) ? (CATALOG[source] as string) : resolve(source);
+  const found = await stat(path).catch(() => undefined);
+  if (!found) throw notFound(source, path);
+  if (found.isFile() && config.file !== undefined) {
+    throw new ManagerError('INVALID_CONFIG', `the source '${source}' is a file already; leave 'file' out, or name its folder as the source`);
+  }
+  const folder = await realpath(found.isFile() ? dirname(path) : path);
+  const file = found.isFile() ? await realpath(path) : await findFile(folder, config.file, source);
+  const engine = config.engine ?? (found.isDirectory() && (await hasTokenizer(folder)) ? 'transformers' : 'onnx');
+  const modelId = config.modelId ?? (Object.hasOwn(CATALOG, source) ? source : basename(path).replace(/\.onnx$/, ''));
+  return { modelId, engine, folder, file, fileBytes: await sizeWithExternalData(file) };
+}
+
+async function findFile(folder: string, wanted: string | undefined, source: string): Promise<string> {
+  if (wanted !== undefined) {
+    const file = await realpath(join(folder, wanted)).catch(() => undefined);
+    if (!file) throw invalid(source, `it has no file '${wanted}'; its ONNX files are: ${await listOnnx(folder)}`);
+    // After realpath, so that neither '..' nor a symbolic link leads out of the folder.
+    if (relative(folder, file).split(sep)[0] === '..') throw invalid(source, `its file '${wanted}' lies outside of it`);
+    return file;
+  }
+  for (const usual of ['onnx/model.onnx', 'model.onnx']) {
+    const file = join(folder, usual);
+    if (await stat(file).catch(() => undefined)) return file;
+  }
+  const files = await onnxFiles(folder);
+  const [only] = files;
+  if (only && files.length === 1) return join(folder, only);
+  throw invalid(source, `it has ${only ? 'several ONNX files' : 'no ONNX file'}: ${await listOnnx(folder)}; name one with 'file'`);
+}
+
+async function hasTokenizer(folder: string): Promise<boolean> {
+  return (await stat(join(folder, 'tokenizer.json')).catch(() => undefined)) !== undefined;
+}
+
+async function onnxFiles(folder: string): Promise<string[]> {
+  const names = await Promise.all(
+    ['', 'onnx'].map(async (part) => (await readdir(join(folder, part)).catch(() => [])).map((name) => join(part, name))),
+  );
+  return names.flat().filter((name) => name.endsWith('.onnx'));
+}
+
+async function listOnnx(folder: string): Promise<string> {
+  return (await onnxFiles(folder)).join(', ') || 'none';
+}
+
+/** External data lies beside the file under the file's own name and an ending, by the exporters' convention. */
+async function sizeWithExternalData(file: string): Promise<number> {
+  const names = (await readdir(dirname(file))).filter((name) => name.startsWith(basename(file)));
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(dirname(file), name))).size));
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+function notFound(source: string, path: string): ManagerError {
+  return new ManagerError(
+    'SOURCE_NOT_FOUND',
+    `there is no model '${source}': it is no name of the catalogue (${Object.keys(CATALOG).join(', ')}), and there is ` +
+      `no file or folder ${path}; check the spelling, or give the path of an ONNX file or of a model's folder`,
+  );
+}
+
+function invalid(source: string, what: string): ManagerError {
+  return new ManagerError('SOURCE_INVALID', `the source '${source}' cannot be loaded: ${what}`);
+}
