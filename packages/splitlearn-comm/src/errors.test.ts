@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
-import { CommError, type CommErrorCode, errorFromPlain, errorToPlain } from './errors.js';
+import { CommError, type CommErrorCode, errorFromPlain, errorToPlain, knownError } from './errors.js';
 
 const codes: CommErrorCode[] = [
   'CANCELLED',
@@ -68,6 +68,34 @@ describe('CommError', () => {
     expect(wrapped.cause).toBe(secret);
     expect(CommError.from('thrown text').cause).toBe('thrown text');
     expect(CommError.from(undefined).code).toBe('INTERNAL');
+  });
+
+  it('is what toCommError() gives, for an error of another class that has the method', () => {
+    class ModelError extends Error {
+      toCommError() {
+        return new CommError('NOT_FOUND', 'no such model', { reason: 'MODEL_NOT_FOUND', retryAfterMs: 5, cause: this });
+      }
+    }
+    const error = new ModelError('/secret/path does not exist');
+    const expected = { code: 'NOT_FOUND', message: 'no such model', reason: 'MODEL_NOT_FOUND', retryAfterMs: 5 };
+    expect(knownError(error)).toMatchObject({ ...expected, cause: error });
+    expect(CommError.from(error)).toMatchObject({ ...expected, cause: error });
+    expect(errorToPlain(error)).toEqual({ ...expected, stack: error.stack });
+  });
+
+  it('is not made of a toCommError that is no method, is no Error’s, or gives no CommError', () => {
+    const odd = [
+      Object.assign(new Error('x'), { toCommError: 'text' }),
+      Object.assign(new Error('x'), { toCommError: () => undefined }),
+      Object.assign(new Error('x'), { toCommError: () => new Error('y') }),
+      { toCommError: () => new CommError('NOT_FOUND', 'y') },
+    ];
+    for (const error of odd) {
+      expect(knownError(error)).toBe(undefined);
+      expect(CommError.from(error)).toMatchObject({ code: 'INTERNAL', message: 'internal error', cause: error });
+      expect(errorToPlain(error)).not.toHaveProperty('code');
+    }
+    expect(knownError(undefined)).toBe(undefined);
   });
 
   it('does not count as an instance of every class that extends it', () => {

@@ -81,8 +81,9 @@ export class CommError extends Error {
 /** The `CommError` that an error is or can be turned into; `undefined` for an unexpected one. */
 export function knownError(error: unknown): CommError | undefined {
   if (error instanceof CommError) return error;
-  if (!(error instanceof Error) || !('toCommError' in error) || typeof error.toCommError !== 'function') return undefined;
-  return error.toCommError() as CommError;
+  if (!(error instanceof Error && 'toCommError' in error && typeof error.toCommError === 'function')) return undefined;
+  const known: unknown = error.toCommError();
+  return known instanceof CommError ? known : undefined;
 }
 
 /** An error in a form that survives a message between threads or processes, which keeps no classes. */
@@ -99,7 +100,7 @@ export function errorToPlain(error: unknown): PlainError {
   if (!(error instanceof Error)) return { message: textOf(error) };
   const known = knownError(error);
   return {
-    message: textOf(error.message),
+    message: textOf((known ?? error).message),
     ...(typeof error.stack === 'string' && { stack: error.stack }),
     ...(known && {
       code: known.code,

@@ -184,6 +184,10 @@ describe('assertTensor', () => {
   it('names the tensor, its shape and both sizes when they disagree', () => {
     const message = "tensor 'x' of shape [2,3] needs 6 elements, but its data has 5";
     expectInvalid(check({ dtype: 'int8', shape: [2, 3], data: new Int8Array(5) }), message);
+    expectInvalid(
+      check({ dtype: 'int8', shape: [2, 3], data: new Int8Array(7) }),
+      'needs 6 elements, but its data has 7',
+    );
     expectInvalid(check({ dtype: 'string', shape: [], data: [] }), 'of shape [] needs 1 elements, but its data has 0');
     expectInvalid(check({ dtype: 'int8', shape: [2 ** 40], data: new Int8Array(1) }), 'needs 1099511627776 elements');
   });

@@ -118,7 +118,9 @@ function decodeTensors(messages: readonly v1.ITensor[]): Tensors {
     if (message.encoding) throw invalid(`tensor '${name}' has the unknown encoding ${message.encoding}`);
     const dtype = fromWireDType(message.dtype ?? 0, name);
     const shape = (message.shape ?? []).map(Number);
-    const tensor = codec.decode({ dtype, shape, data: message.data ?? new Uint8Array() }, name);
+    // Not protobufjs' own empty array: all messages share it, and a tensor's memory may move to another thread.
+    const data = message.data?.length ? message.data : new Uint8Array();
+    const tensor = codec.decode({ dtype, shape, data }, name);
     return [name, tensor] as const;
   });
   const byName = Object.fromEntries(tensors);

@@ -1,22 +1,26 @@
 import type { ChildProcess } from 'node:child_process';
+import { createInterface } from 'node:readline';
 
-const MAX_CHARACTERS = 2_000;
+const MAX_LINES = 20;
+const MAX_LINE_CHARACTERS = 500;
 
-/** The last that a process wrote to its standard output and error: what it said before it died. */
+/** Passes on, line by line, what a process writes, and keeps the last lines: what it said before it died. */
 export class OutputTail {
-  #text = '';
+  readonly #lines: string[] = [];
 
-  constructor(child: ChildProcess) {
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (chunk: string) => {
-        this.#text = (this.#text + chunk).slice(-MAX_CHARACTERS);
+  constructor(child: ChildProcess, onLine: (line: string) => void) {
+    for (const input of [child.stdout, child.stderr]) {
+      if (!input) continue;
+      createInterface({ input }).on('line', (line) => {
+        this.#lines.push(line.slice(0, MAX_LINE_CHARACTERS));
+        if (this.#lines.length > MAX_LINES) this.#lines.shift();
+        onLine(line);
       });
     }
   }
 
   /** For the end of a sentence; empty when the process wrote nothing. */
   asClause(): string {
-    const text = this.#text.trim();
-    return text && ` (its last output: ${text})`;
+    return this.#lines.length > 0 ? ` (its last output: ${this.#lines.join('\n')})` : '';
   }
 }

@@ -12,6 +12,7 @@ import {
   type ComputeRequest,
   errorFromPlain,
   GRPCComputeClient,
+  type Logger,
   RemoteComputeFunction,
 } from '@splitlearn/comm';
 import { ManagerError } from '../errors.js';
@@ -25,14 +26,15 @@ const EXIT_NOTICE_MS = 500;
 const RUNNER = fileURLToPath(new URL('./runner-main.js', import.meta.url));
 
 /**
- * Runs a model in a process of its own, the runner, which is reached by gRPC on a unix socket.
+ * Runs a model in a process of its own, the runner, which is reached by gRPC on a unix socket. Whatever the runner
+ * writes to its standard output and error goes to the logger.
  *
  * @throws ManagerError what the engine says, or `MODEL_LOAD_FAILED` when the process ends while it loads.
  */
-export async function startProcessHost(options: HostOptions): Promise<ModelHost> {
+export async function startProcessHost(options: HostOptions, logger: Logger): Promise<ModelHost> {
   // A folder that only this user may enter; short, because a socket's path has at most some 100 characters.
   const folder = await mkdtemp(join(tmpdir(), 'splitlearn-'));
-  const runner = new Runner(options, folder);
+  const runner = new Runner(options, folder, logger);
   try {
     return await runner.start();
   } catch (error) {
@@ -50,7 +52,7 @@ class Runner {
   #client: GRPCComputeClient | undefined;
   #stopping = false;
 
-  constructor(options: HostOptions, folder: string) {
+  constructor(options: HostOptions, folder: string, logger: Logger) {
     this.#options = options;
     this.#folder = folder;
     this.#child = fork(RUNNER, [], {
@@ -59,7 +61,7 @@ class Runner {
       execArgv: [],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
-    this.#output = new OutputTail(this.#child);
+    this.#output = new OutputTail(this.#child, (line) => logger.warn(`model '${options.modelId}': ${line}`));
     this.#exited = new Promise<void>((resolve) => {
       this.#child.once('exit', () => resolve());
       this.#child.once('error', () => resolve()); // it could not even be started
