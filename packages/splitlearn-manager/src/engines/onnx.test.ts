@@ -2,7 +2,15 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { assertTensor, type DType, type Model, type ModelCall, type Tensor, type Tensors, tensor } from '@splitlearn/comm';
+import {
+  assertTensor,
+  type DType,
+  type Model,
+  type ModelCall,
+  type Tensor,
+  type Tensors,
+  tensor,
+} from '@splitlearn/comm';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ManagerError } from '../errors.js';
@@ -12,7 +20,9 @@ import { loadError } from './onnx-errors.js';
 
 const fixtures = fileURLToPath(new URL('../../test/fixtures/onnx/', import.meta.url));
 const tinyGpt2 = fileURLToPath(new URL('../../models/tiny-gpt2/', import.meta.url));
-const sileroVad = createRequire(import.meta.url).resolve('@ricky0123/vad-web/package.json').replace('package.json', 'dist/');
+const sileroVad = createRequire(import.meta.url)
+  .resolve('@ricky0123/vad-web/package.json')
+  .replace('package.json', 'dist/');
 
 const loaded: Model[] = [];
 afterEach(async () => {
@@ -77,7 +87,7 @@ function bytesOf({ data }: Tensor): Uint8Array {
 }
 
 describe('dtypes', () => {
-  const shapes = fc.array(fc.nat({ max: 4 }), { maxLength: 4 });
+  const shapes = fc.array(fc.nat({ max: 5 }), { maxLength: 3 });
 
   it.each(numericDTypes)('%s comes back bit by bit, whatever its bits and its shape', async (dtype) => {
     const model = await load(`identity-${dtype}`);
@@ -98,7 +108,9 @@ describe('dtypes', () => {
 
   it('string comes back as it was, whatever its characters and its shape', async () => {
     const model = await load('identity-string');
-    const text = fc.string({ unit: 'binary' }).map((characters) => characters.replaceAll('\0', ''));
+    // All of Unicode but NUL and lone surrogates. (fast-check's own unit 'binary' takes a second to set up.)
+    const codePoint = fc.oneof(fc.integer({ min: 1, max: 0xd7ff }), fc.integer({ min: 0xe000, max: 0x10ffff }));
+    const text = fc.string({ unit: codePoint.map((code) => String.fromCodePoint(code)) });
     const tensors = shapes.chain((shape) => {
       const length = shape.reduce((product, dimension) => product * dimension, 1);
       return fc.array(text, { minLength: length, maxLength: length }).map((data) => tensor(data, shape, 'string'));
@@ -164,8 +176,19 @@ describe('shapes', () => {
   });
 
   it('leaves inputs that broadcast along dimensions of one name to ONNX Runtime', async () => {
-    const { sum } = await run(await load('add-rows'), { left: tensor([[1, 2, 3]]), right: tensor([[1, 1, 1], [2, 2, 2]]) });
-    expect(sum).toEqual(tensor([[2, 3, 4], [3, 4, 5]]));
+    const { sum } = await run(await load('add-rows'), {
+      left: tensor([[1, 2, 3]]),
+      right: tensor([
+        [1, 1, 1],
+        [2, 2, 2],
+      ]),
+    });
+    expect(sum).toEqual(
+      tensor([
+        [2, 3, 4],
+        [3, 4, 5],
+      ]),
+    );
   });
 });
 
@@ -266,10 +289,11 @@ describe('outputs', () => {
   it("leaves out a classifier's maps, which are no tensors", async () => {
     const model = await load('classifier');
     expect(model.info?.outputs).toEqual([{ name: 'label', dtype: 'int64', shape: ['rows'] }]);
-    expect(model.info?.attributes?.outputsLeftOut).toBe(
-      "'probabilities' is a sequence, a map or an optional value",
-    );
-    const scores = tensor([[1, 2], [3, 1]]);
+    expect(model.info?.attributes?.outputsLeftOut).toBe("'probabilities' is a sequence, a map or an optional value");
+    const scores = tensor([
+      [1, 2],
+      [3, 1],
+    ]);
     expect(await run(model, { scores })).toEqual({ label: tensor(new BigInt64Array([1n, 0n])) });
     const error = await failure(model.run({ scores }, call(['probabilities'])));
     expect(error.code).toBe('INVALID_INPUT');
@@ -314,7 +338,9 @@ describe('memory of the outputs', () => {
     outputs.scalar = (await run(fill, { shape: tensor(new BigInt64Array()) })).filled;
     outputs.text = (await run(await load('identity-string'), { x: tensor(['a', 'ß']) })).y;
     const expected = structuredClone(outputs);
-    const arrays = Object.values(outputs).flatMap((output) => (output?.dtype === 'string' ? [] : [output?.data as Uint8Array]));
+    const arrays = Object.values(outputs).flatMap((output) =>
+      output?.dtype === 'string' ? [] : [output?.data as Uint8Array],
+    );
 
     // Sends what it gets back in the same way.
     const thread = new Worker(
@@ -326,7 +352,10 @@ describe('memory of the outputs', () => {
       { eval: true },
     );
     const answer = new Promise((resolve, reject) => thread.once('message', resolve).once('error', reject));
-    thread.postMessage(outputs, arrays.map(({ buffer }) => buffer as ArrayBuffer));
+    thread.postMessage(
+      outputs,
+      arrays.map(({ buffer }) => buffer as ArrayBuffer),
+    );
     expect(arrays.map(({ byteLength }) => byteLength)).toEqual(arrays.map(() => 0));
     expect(await answer).toEqual(expected);
     await thread.terminate();
@@ -344,22 +373,41 @@ describe('runs', () => {
 
   it('explains what ONNX Runtime refuses', async () => {
     const model = await load('add-rows');
-    const two = tensor([[1, 1, 1], [2, 2, 2]]);
-    const three = tensor([[1, 1, 1], [2, 2, 2], [3, 3, 3]]);
+    const two = tensor([
+      [1, 1, 1],
+      [2, 2, 2],
+    ]);
+    const three = tensor([
+      [1, 1, 1],
+      [2, 2, 2],
+      [3, 3, 3],
+    ]);
     const error = await failure(model.run({ left: two, right: three }, call(['sum'])));
     expect(error.code).toBe('INFERENCE_FAILED');
-    expect(error.message).toMatch(/^model 'm' failed: Non-zero status code returned while running (Add|Sub) node.* 2 by 3\./);
+    expect(error.message).toMatch(
+      /^model 'm' failed: Non-zero status code returned while running (Add|Sub) node.* 2 by 3\./,
+    );
     expect(error.message).toContain("It was given 'left' float32 [2, 3], 'right' float32 [3, 3]; check that");
     expect(error.cause).toBeInstanceOf(Error);
-    expect((await run(model, { left: two, right: two }, ['sum'])).sum).toEqual(tensor([[2, 2, 2], [4, 4, 4]]));
+    expect((await run(model, { left: two, right: two }, ['sum'])).sum).toEqual(
+      tensor([
+        [2, 2, 2],
+        [4, 4, 4],
+      ]),
+    );
   });
 
   it('tells a lack of memory apart, and goes on after it', async () => {
     const model = await load('fill');
-    const error = await failure(model.run({ shape: tensor(new BigInt64Array([10n ** 13n])) }, call()));
+    const pair = { shape: tensor(new BigInt64Array([2n])) };
+    expect((await run(model, pair)).filled).toEqual(tensor([0, 0]));
+    // More than any address space holds, so that no system's overcommit grants it.
+    const error = await failure(model.run({ shape: tensor(new BigInt64Array([10n ** 16n])) }, call()));
     expect(error.code).toBe('INSUFFICIENT_MEMORY');
-    expect(error.message).toMatch(/^model 'm' ran out of memory: .* buffer of size 40000000000000\. It was given 'shape'/);
-    expect((await run(model, { shape: tensor(new BigInt64Array([2n])) })).filled).toEqual(tensor([0, 0]));
+    expect(error.message).toMatch(
+      /^model 'm' ran out of memory: .* buffer of size 40000000000000000\. It was given 'shape'/,
+    );
+    expect((await run(model, pair)).filled).toEqual(tensor([0, 0]));
   });
 
   it('ends with the model', async () => {
@@ -482,7 +530,9 @@ describe('tiny-gpt2', () => {
   }
 
   function expectGolden({ first, chosen }: Awaited<ReturnType<typeof greedy>>, expected: GoldenCase) {
-    const worst = Math.max(...expected.last_logits_first16.map((logit, index) => Math.abs(logit - (first[index] as number))));
+    const worst = Math.max(
+      ...expected.last_logits_first16.map((logit, index) => Math.abs(logit - (first[index] as number))),
+    );
     expect(worst).toBeLessThan(golden.tolerance);
     expect(Math.abs(Math.hypot(...first) - expected.last_logits_l2)).toBeLessThan(golden.tolerance);
     expect(chosen).toEqual(expected.greedy_ids);
@@ -505,7 +555,9 @@ describe('tiny-gpt2', () => {
 
   it('explains a position beyond its context', async () => {
     const whole = [await load(`${tinyGpt2}onnx/model.onnx`)];
-    const error = await failure(pass(whole, [1], 0, emptyCache()).then(() => pass(whole, Array(257).fill(1), 0, emptyCache())));
+    const error = await failure(
+      pass(whole, [1], 0, emptyCache()).then(() => pass(whole, Array(257).fill(1), 0, emptyCache())),
+    );
     expect(error.code).toBe('INFERENCE_FAILED');
     expect(error.message).toContain('indices element out of data bounds, idx=256');
     expect(error.message).toContain('token ids and positions, are within their range');
@@ -532,7 +584,10 @@ describe('Silero VAD', () => {
   it.each(generations)('$file carries its state from chunk to chunk', async ({ file, state, next }) => {
     const model = await load(`${sileroVad}${file}.onnx`);
     const fresh = Object.fromEntries(
-      Object.entries(state).map(([name, shape]) => [name, tensor(new Float32Array(shape.reduce((a, b) => a * b)), shape)]),
+      Object.entries(state).map(([name, shape]) => [
+        name,
+        tensor(new Float32Array(shape.reduce((a, b) => a * b)), shape),
+      ]),
     );
     async function hear(input: Tensor, before: Record<string, Tensor>) {
       const outputs = await run(model, { input, sr: sampleRate, ...before });

@@ -1,9 +1,10 @@
-import { type DType, isDType, type Tensor } from '@splitlearn/comm';
+import { type DType, isDType, markMovable, type Tensor } from '@splitlearn/comm';
 import type { InferenceSession, Tensor as OnnxTensor, TensorConstructor } from 'onnxruntime-node';
 import { ManagerError } from '../errors.js';
 import type { Engine, EngineOptions } from './engine.js';
 import { checkInputs, type OnnxValues, selectOutputs } from './onnx-checks.js';
 import { loadError, runError } from './onnx-errors.js';
+import { sessionOptions } from './onnx-session-options.js';
 
 /**
  * Loads any ONNX file: named tensors in, named tensors out. External data files are found beside it.
@@ -13,8 +14,11 @@ import { loadError, runError } from './onnx-errors.js';
  * ONNX Runtime for Node.js cannot be given another value. Outputs that are no tensors, such as the maps that
  * scikit-learn's classifiers give, are left out; `info.attributes.outputsLeftOut` names them.
  *
- * The outputs of a run are copies that ONNX Runtime does not hold on to: each has a whole `ArrayBuffer` to itself, so
- * each may go into the transfer list of a `postMessage`.
+ * The outputs of a run are copies that ONNX Runtime does not hold on to: each has a whole `ArrayBuffer` to itself, and
+ * is marked as movable to another thread.
+ *
+ * ONNX Runtime keeps the memory that its largest run needed until the model is disposed of; and once a run has failed
+ * for lack of memory, the next one may reserve all there is. A host that wants it back loads the model anew.
  *
  * @throws ManagerError `SOURCE_NOT_FOUND` when there is no such file; `INSUFFICIENT_MEMORY` when memory ran out;
  * `MODEL_LOAD_FAILED` when ONNX Runtime cannot load the file, or the model cannot be used with tensors alone. A run
@@ -53,7 +57,7 @@ export const loadOnnxModel: Engine = async (options) => {
       const fetches = selectOutputs(modelId, outputs, call.outputs);
       try {
         const feeds = mapValues(given, (tensor) => toOnnx(tensor, runtime.Tensor));
-        return mapValues(await session.run(feeds, fetches), fromOnnx);
+        return markMovable(mapValues(await session.run(feeds, fetches), fromOnnx));
       } catch (error) {
         throw runError(modelId, given, error);
       }
@@ -66,15 +70,7 @@ async function open({ file, threads }: EngineOptions) {
   const runtime = await import('onnxruntime-node');
   const session = await runtime.InferenceSession.create(file, {
     executionProviders: ['cpu'],
-    executionMode: 'sequential',
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    // A thread that spins keeps its core busy for milliseconds after each run. With 5 ms between runs on two threads
-    // that took five times the processor time of the runs, and a neighbour on the core came down to half its speed.
-    // Without spinning a small run on two threads of an idle machine takes 15-50 % longer.
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
-    // Fatal errors only: whatever fails is thrown as well, and a caller must not be able to fill the log.
-    logSeverityLevel: 4,
+    ...sessionOptions(threads),
   });
   return { runtime, session };
 }

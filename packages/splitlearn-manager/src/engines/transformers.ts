@@ -2,6 +2,7 @@ import { access } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { ManagerError } from '../errors.js';
 import type { Engine, EngineOptions } from './engine.js';
+import { sessionOptions } from './onnx-session-options.js';
 
 /**
  * Loads a language model from a folder as the Hugging Face hub has them: config.json, tokenizer.json,
@@ -53,7 +54,7 @@ export const loadTransformersModel: Engine = async (options) => {
       device: 'cpu',
       // ONNX Runtime finds external data by itself; the library would wait for a missing file of it for ever.
       use_external_data_format: false,
-      session_options: { intraOpNumThreads: threads, interOpNumThreads: 1 },
+      session_options: sessionOptions(threads),
     }),
   );
   const sessions: { outputNames: readonly string[] }[] = Object.values(model.sessions);
@@ -88,7 +89,7 @@ async function explainFailure<T>(explanation: string, loading: Promise<T>): Prom
 function noLanguageModel({ modelId, folder }: EngineOptions, reason: string): ManagerError {
   return new ManagerError(
     'SOURCE_INVALID',
-    `The transformers engine generates text, but model '${modelId}' in ${folder} is no language model that it can run: ` +
-      `${reason}. Choose another engine for it, such as onnx, or another model.`,
+    `The transformers engine generates text, but model '${modelId}' in ${folder} is no language model that it can ` +
+      `run: ${reason}. Choose another engine for it, such as onnx, or another model.`,
   );
 }

@@ -2,11 +2,11 @@ import {
   GenerationConfig,
   LogitsProcessor,
   LogitsProcessorList,
+  type PreTrainedModel,
   PretrainedConfig,
+  random,
   StoppingCriteria,
   Tensor,
-  random,
-  type PreTrainedModel,
 } from '@xenova/transformers';
 import { ManagerError } from '../../errors.js';
 import type { GenerationOptions } from './generation-options.js';

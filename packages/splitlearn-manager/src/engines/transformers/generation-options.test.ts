@@ -10,7 +10,15 @@ describe('parseGenerationOptions', () => {
   });
 
   it('takes every parameter', () => {
-    const all = { maxNewTokens: 7, temperature: 0.8, topK: 40, topP: 0.9, repetitionPenalty: 1.2, seed: 3, stop: ['\n'] };
+    const all = {
+      maxNewTokens: 7,
+      temperature: 0.8,
+      topK: 40,
+      topP: 0.9,
+      repetitionPenalty: 1.2,
+      seed: 3,
+      stop: ['\n'],
+    };
     expect(parseGenerationOptions(all)).toEqual(all);
   });
 
@@ -68,15 +76,17 @@ describe('parseGenerationOptions', () => {
     );
   });
 
-  it('refuses a parameter that it does not know, and names those there are', () => {
+  it('refuses a parameter that it does not know', () => {
     expect(() => parseGenerationOptions({ max_new_tokens: 8 })).toThrow(
       expect.objectContaining({
         code: 'INVALID_INPUT',
-        message: expect.stringMatching(
-          new RegExp(`^There is no parameter 'max_new_tokens'.*${names.map((name) => `'${name}'`).join('.*')}`),
-        ) as string,
+        message: expect.stringMatching(/^There is no parameter 'max_new_tokens'\./) as string,
       }),
     );
+  });
+
+  it.each(names)('names %s when it refuses anything', (name) => {
+    expect(() => parseGenerationOptions({ max_new_tokens: 8 })).toThrow(`'${name}' (`);
   });
 
   it('shows only the beginning of a long value', () => {

@@ -2,16 +2,15 @@ import { fileURLToPath } from 'node:url';
 import { AutoTokenizer, env } from '@xenova/transformers';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { type Decoder, decoderOf } from './decoder.js';
 import { IncrementalDetokenizer } from './incremental-detokenizer.js';
 
 env.allowRemoteModels = false;
 const folder = fileURLToPath(new URL('../../../models/tiny-gpt2', import.meta.url));
 const tokenizer = await AutoTokenizer.from_pretrained(folder);
 
-function decode(tokens: number[]): string {
-  if (tokens.length === 0) return '';
-  return tokenizer.decode(tokens, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
-}
+const spell = decoderOf(tokenizer);
+const decode: Decoder = (tokens) => (tokens.length === 0 ? '' : spell(tokens));
 
 function detokenize(tokens: readonly number[], prompt: readonly number[] = [], decoder = decode): string[] {
   const detokenizer = new IncrementalDetokenizer(decoder, prompt);
@@ -21,12 +20,17 @@ function detokenize(tokens: readonly number[], prompt: readonly number[] = [], d
 /** SentencePiece: a token begins a word with a space, but the text does not begin with one. */
 function decodeLikeSentencePiece(tokens: number[]): string {
   const words = ['', '', ' he', 'l', 'lo', ' wor', 'ld', ' \u{1F600}'];
-  return tokens.map((token) => words[token]).join('').replace(/^ /, '');
+  return tokens
+    .map((token) => words[token])
+    .join('')
+    .replace(/^ /, '');
 }
 
 const token = fc.nat(1023);
 /** The tokens of single bytes come first in the vocabulary: with them characters come in parts, and broken. */
-const byte = fc.constantFrom(...[...'\u00e9\u20ac\u{1F600}'].flatMap((character) => tokenizer.encode(character)));
+const byte = fc.constantFrom(
+  ...[...'\u00e9\u20ac\u{1F600}\uFEFF\uFFFD'].flatMap((character) => tokenizer.encode(character)),
+);
 const anything = fc.array(fc.oneof(token, byte, fc.nat(255)), { maxLength: 60 });
 
 describe('IncrementalDetokenizer', () => {
@@ -45,7 +49,7 @@ describe('IncrementalDetokenizer', () => {
         const prompt = tokenizer.encode(text);
         expect(decode(prompt) + detokenize(tokens, prompt).join('')).toBe(decode([...prompt, ...tokens]));
       }),
-      { numRuns: 1000 },
+      { numRuns: 300 },
     );
   });
 
@@ -55,7 +59,7 @@ describe('IncrementalDetokenizer', () => {
       fc.property(text, (whole) => {
         const pieces = detokenize(tokenizer.encode(whole));
         expect(pieces.join('')).toBe(decode(tokenizer.encode(whole)));
-        expect(pieces.filter((piece) => !piece.isWellFormed() || piece.includes('\uFFFD'))).toEqual([]);
+        expect(pieces.filter((piece) => /[\p{Surrogate}\uFFFD]/u.test(piece))).toEqual([]);
       }),
       { numRuns: 1000 },
     );
@@ -69,6 +73,11 @@ describe('IncrementalDetokenizer', () => {
       }),
       { numRuns: 1000 },
     );
+  });
+
+  it('leaves spaces as they are', () => {
+    const text = "one , two . do n't  we 're ?";
+    expect(detokenize(tokenizer.encode(text)).join('')).toBe(text);
   });
 
   it('holds back the bytes of a character until it is whole', () => {

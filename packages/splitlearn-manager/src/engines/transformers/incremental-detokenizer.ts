@@ -1,3 +1,5 @@
+import type { Decoder } from './decoder.js';
+
 /**
  * Turns token ids into text as they come. What {@link push} and {@link flush} return adds up to exactly what decoding
  * all the ids behind the prompt at once adds to the prompt's text, but no piece ends within a character: bytes that
@@ -8,7 +10,7 @@
  * a token takes does not grow with the text.
  */
 export class IncrementalDetokenizer {
-  readonly #decode: (tokens: number[]) => string;
+  readonly #decode: Decoder;
   /** The tokens of the last piece, and all since. */
   #tokens: number[];
   /** How many of `#tokens` those of the last piece are. */
@@ -17,10 +19,10 @@ export class IncrementalDetokenizer {
   #returned: number;
 
   /**
-   * @param decode - The tokenizer's. It must not tidy up spaces, which may change text that was returned already.
+   * @param decode - Must not change what earlier tokens were spelt as, as tidying up spaces does.
    * @param prompt - The ids that the text continues, at least one.
    */
-  constructor(decode: (tokens: number[]) => string, prompt: readonly number[]) {
+  constructor(decode: Decoder, prompt: readonly number[]) {
     this.#decode = decode;
     this.#tokens = [...prompt];
     this.#pieceEnd = prompt.length;

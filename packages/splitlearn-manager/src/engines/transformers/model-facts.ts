@@ -1,4 +1,4 @@
-import type { PretrainedConfig, PreTrainedModel, PreTrainedTokenizer } from '@xenova/transformers';
+import type { PreTrainedModel, PreTrainedTokenizer, PretrainedConfig } from '@xenova/transformers';
 
 /** What a model's files say about it, as far as generating text needs it. */
 export interface ModelFacts {
@@ -27,13 +27,16 @@ export function readModelFacts(
   tokenizer: PreTrainedTokenizer,
 ): ModelFacts {
   const settings = config as unknown as Readonly<Record<string, unknown>>;
-  const endOfText = model.generation_config?.eos_token_id ?? settings['eos_token_id'] ?? tokenizer.eos_token_id;
+  const endOfText = model.generation_config?.eos_token_id ?? settings.eos_token_id ?? tokenizer.eos_token_id;
   return {
     architecture: config.model_type ?? 'unknown',
     contextLength: CONTEXT_LENGTH_KEYS.map((key) => settings[key]).find(isNumber) ?? Infinity,
     endOfText: new Set([endOfText].flat().filter(isNumber)),
-    startOfText: [tokenizer.bos_token_id, settings['bos_token_id']].find(isNumber),
-    longestToken: Array.from(tokenizer.get_vocab().keys()).reduce((longest, { length }) => Math.max(longest, length), 1),
+    startOfText: [tokenizer.bos_token_id, settings.bos_token_id].find(isNumber),
+    longestToken: Array.from(tokenizer.get_vocab().keys()).reduce(
+      (longest, { length }) => Math.max(longest, length),
+      1,
+    ),
   };
 }
 

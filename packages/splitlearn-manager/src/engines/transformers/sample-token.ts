@@ -20,20 +20,32 @@ export function sampleToken(
   const weights = new Float64Array(logits).map((logit) =>
     logit === highest ? 1 : Math.exp((logit - highest) / temperature),
   );
-  if (topK > 0 && topK < weights.length) dropLighter(weights, heaviest(weights, topK));
+  if (topK > 0) dropLighter(weights, heaviest(weights, topK));
   if (topP < 1) dropLighter(weights, lightestOfNucleus(weights, topP));
 
   let rest = random() * sum(weights);
-  const token = weights.findIndex((weight) => (rest -= weight) < 0);
+  const token = weights.findIndex((weight) => {
+    rest -= weight;
+    return rest < 0;
+  });
   // Rounding may leave a rest behind the last one.
   return token === -1 ? weights.findLastIndex((weight) => weight > 0) : token;
 }
 
-/** The weight of the `count`-th heaviest. */
+/** The weight of the `count`-th heaviest; 0 where there are not as many. */
 function heaviest(weights: Float64Array, count: number): number {
   // That of some is no heavier than that of all, and leaves only few to sort.
-  const bound = weights.slice(0, 32 * count).sort().at(-count)!;
-  return weights.filter((weight) => weight >= bound).sort().at(-count)!;
+  const bound =
+    weights
+      .slice(0, 32 * count)
+      .sort()
+      .at(-count) ?? 0;
+  return (
+    weights
+      .filter((weight) => weight >= bound)
+      .sort()
+      .at(-count) ?? 0
+  );
 }
 
 /** The weight of the lightest of the fewest that weigh `share` of all together. */
@@ -41,9 +53,16 @@ function lightestOfNucleus(weights: Float64Array, share: number): number {
   const total = sum(weights);
   // All that are lighter than this weigh less than 1 - share together, so that only the few others need sorting.
   const bound = ((1 - share) * total) / weights.length;
-  const ascending = weights.filter((weight) => weight >= bound).sort();
   let missing = share * total;
-  return ascending[ascending.findLastIndex((weight) => (missing -= weight) <= 0)] ?? 0;
+  const lightest = weights
+    .filter((weight) => weight >= bound)
+    .sort()
+    .findLast((weight) => {
+      missing -= weight;
+      return missing <= 0;
+    });
+  // Rounding may leave some missing behind the last one.
+  return lightest ?? 0;
 }
 
 function dropLighter(weights: Float64Array, lightest: number): void {

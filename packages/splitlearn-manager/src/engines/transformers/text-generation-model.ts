@@ -1,10 +1,11 @@
-import { tensor, type Model, type ModelCall, type Tensor, type Tensors } from '@splitlearn/comm';
+import { type Model, type ModelCall, type Tensor, type Tensors, tensor } from '@splitlearn/comm';
 import type { PreTrainedModel, PreTrainedTokenizer } from '@xenova/transformers';
 import { ManagerError } from '../../errors.js';
+import { decoderOf } from './decoder.js';
 import { generatePieces } from './generate-pieces.js';
 import { parseGenerationOptions } from './generation-options.js';
 import type { ModelFacts } from './model-facts.js';
-import { TextPieces, type TextPiece } from './text-pieces.js';
+import { type TextPiece, TextPieces } from './text-pieces.js';
 
 /** The outputs of a run, in the order of {@link TextGenerationModel.info}. */
 const RUN_OUTPUTS = ['text', 'token_ids', 'finish_reason', 'prompt_tokens'];
@@ -59,7 +60,7 @@ export class TextGenerationModel implements Model {
       attributes: {
         task: 'text-generation',
         architecture: facts.architecture,
-        contextLength: String(facts.contextLength),
+        contextLength: Number.isFinite(facts.contextLength) ? String(facts.contextLength) : 'unlimited',
       },
     };
   }
@@ -112,8 +113,7 @@ export class TextGenerationModel implements Model {
     const options = parseGenerationOptions(parameters);
     const prompt = this.#encode(promptText(inputs));
     const pieces = new TextPieces({
-      decode: (tokens) =>
-        this.#tokenizer.decode(tokens, { skip_special_tokens: true, clean_up_tokenization_spaces: false }),
+      decode: decoderOf(this.#tokenizer),
       prompt,
       maxNewTokens: Math.min(options.maxNewTokens, this.#facts.contextLength - prompt.length),
       stop: options.stop,
@@ -134,7 +134,7 @@ export class TextGenerationModel implements Model {
     if (startOfText !== undefined) return [startOfText];
     throw new ManagerError(
       'INVALID_INPUT',
-      `The prompt is empty, and model '${this.#modelId}' has no token to begin a text with. Give it some text to continue.`,
+      `The prompt is empty, and model '${this.#modelId}' has no token that begins a text. Give it text to continue.`,
     );
   }
 
@@ -142,19 +142,19 @@ export class TextGenerationModel implements Model {
     const { contextLength } = this.#facts;
     return new ManagerError(
       'CONTEXT_LENGTH_EXCEEDED',
-      `The prompt has ${count} tokens, but the context of model '${this.#modelId}' is ${contextLength} tokens for prompt ` +
-        `and answer together, so a prompt may have ${contextLength - 1}. Shorten it, for example by leaving out its ` +
-        `beginning, or use a model with a longer context.`,
+      `The prompt has ${count} tokens, but the context of model '${this.#modelId}' is ${contextLength} tokens for ` +
+        `prompt and answer together, so a prompt may have ${contextLength - 1}. Shorten it, for example by leaving ` +
+        `out its beginning, or use a model with a longer context.`,
     );
   }
 }
 
 function promptText(inputs: Tensors): string {
-  const wanted = `This model takes one input, the string tensor 'text' with one element: the prompt, in shape [] or [1].`;
+  const wanted = `This model takes one input, the string tensor 'text' with one element, of shape [] or [1].`;
   const { text, ...others } = inputs;
   const [other] = Object.keys(others);
-  if (!text) throw new ManagerError('INVALID_INPUT', `There is no input 'text'. ${wanted}`);
-  if (other !== undefined) throw new ManagerError('INVALID_INPUT', `There is no use for the input '${other}'. ${wanted}`);
+  if (other !== undefined) throw new ManagerError('INVALID_INPUT', `There is no input '${other}'. ${wanted}`);
+  if (!text) throw new ManagerError('INVALID_INPUT', `The input 'text' is missing. ${wanted}`);
   const { dtype, shape, data } = text;
   const [prompt] = data;
   if (dtype !== 'string' || typeof prompt !== 'string' || shape.length > 1 || data.length !== 1) {

@@ -1,3 +1,4 @@
+import type { Decoder } from './decoder.js';
 import { IncrementalDetokenizer } from './incremental-detokenizer.js';
 import { StopStrings } from './stop-strings.js';
 
@@ -14,8 +15,7 @@ export interface TextPiece {
 
 /** What {@link TextPieces} needs to know. */
 export interface TextPiecesOptions {
-  /** The tokenizer's; it leaves out special tokens, and does not tidy up spaces. */
-  readonly decode: (tokens: number[]) => string;
+  readonly decode: Decoder;
   /** The ids that the text continues, at least one. */
   readonly prompt: readonly number[];
   /** How many tokens the text may have, from 1. */
@@ -48,7 +48,8 @@ export class TextPieces {
     const ended = this.#endOfText.has(token);
     let text = ended ? '' : this.#stopStrings.push(this.#detokenizer.push(token));
     if (!ended && !this.#stopStrings.reached && this.#tokensLeft > 0) return { token, text };
-    if (!this.#stopStrings.reached) text += this.#stopStrings.push(this.#detokenizer.flush()) + this.#stopStrings.flush();
+    if (!this.#stopStrings.reached)
+      text += this.#stopStrings.push(this.#detokenizer.flush()) + this.#stopStrings.flush();
     return { token, text, finishReason: ended || this.#stopStrings.reached ? 'stop' : 'length' };
   }
 }
