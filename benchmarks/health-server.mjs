@@ -22,7 +22,10 @@ async function eventLoop() {
   const output = 'present.0.key'; // the whole network runs whatever is fetched; this output is small
   const model = {
     async run(inputs) {
-      const feeds = Object.entries(inputs).map(([name, { dtype, data, shape }]) => [name, new Tensor(dtype, data, shape)]);
+      const feeds = Object.entries(inputs).map(([name, { dtype, data, shape }]) => [
+        name,
+        new Tensor(dtype, data, shape),
+      ]);
       const { [output]: result } = await session.run(Object.fromEntries(feeds), [output]);
       return { [output]: { dtype: 'float32', shape: result.dims, data: result.data } };
     },

@@ -27,7 +27,12 @@ console.log(`${machine()}\n`);
 console.log('server       one run of the model   health p50   health p99   slowest');
 for (const kind of kinds) {
   const figure = (name) => `${median(rounds[kind].map((round) => round[name])).toFixed(1)} ms`;
-  const columns = [figure('computeMs').padStart(20), figure('p50').padStart(12), figure('p99').padStart(12), figure('max').padStart(9)];
+  const columns = [
+    figure('computeMs').padStart(20),
+    figure('p50').padStart(12),
+    figure('p99').padStart(12),
+    figure('max').padStart(9),
+  ];
   console.log(`${kind.padEnd(13)}${columns.join(' ')}`);
 }
 const ratios = rounds.managed.map((round, index) => rounds['event-loop'][index].p99 / round.p99);

@@ -15,7 +15,9 @@ const port = await server.start();
 const client = new GRPCComputeClient(`127.0.0.1:${port}`);
 const { outputs, timing } = await client.computeWithTiming(tensor([1, 2, 3]));
 console.log(outputs);
-console.log(`queue ${timing.queueMs.toFixed(2)} ms, compute ${timing.computeMs.toFixed(2)} ms, all ${timing.totalMs.toFixed(2)} ms`);
+console.log(
+  `queue ${timing.queueMs.toFixed(2)} ms, compute ${timing.computeMs.toFixed(2)} ms, all ${timing.totalMs.toFixed(2)} ms`,
+);
 
 await client.close();
 await server.stop();

@@ -94,7 +94,13 @@ function print(direction, name, { dtype, shape }) {
 function table(header, rows) {
   const lines = [header, ...rows].map((row) => row.map(String));
   const widths = header.map((_, column) => Math.max(...lines.map((line) => line[column].length)));
-  for (const line of lines) console.log(`   ${line.map((cell, column) => cell.padEnd(widths[column])).join('  ').trimEnd()}`);
+  for (const line of lines)
+    console.log(
+      `   ${line
+        .map((cell, column) => cell.padEnd(widths[column]))
+        .join('  ')
+        .trimEnd()}`,
+    );
 }
 
 function seconds(ms) {

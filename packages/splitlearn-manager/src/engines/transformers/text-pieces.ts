@@ -3,7 +3,7 @@ import { IncrementalDetokenizer } from './incremental-detokenizer.js';
 import { StopStrings } from './stop-strings.js';
 
 /** Why a text is over: the model or a stop string ended it, or there was no room for more tokens. */
-export type FinishReason = 'stop' | 'length';
+type FinishReason = 'stop' | 'length';
 
 /** What one generated token adds to the text. */
 export interface TextPiece {
