@@ -1,65 +1,62 @@
 // How long a health check takes while a model computes all the time: our server against a model on the event loop.
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GRPCComputeClient } from '@splitlearn/comm';
-import { machine, median, percentile, startServer, tinyGpt2Inputs } from './support.mjs';
+import { works } from './health-works.support.mjs';
+import { machine, median, percentile, startServer } from './support.mjs';
 
 const ROUNDS = 5;
 const ROUND_MS = 3_000;
 const IN_FLIGHT = 2;
+const KINDS = ['managed', 'event-loop'];
 
-const inputs = tinyGpt2Inputs(8, 256);
-const kinds = ['managed', 'event-loop'];
-const servers = Object.fromEntries(
-  await Promise.all(kinds.map(async (kind) => [kind, await startServer('./health-server.mjs', kind)])),
-);
-const rounds = { managed: [], 'event-loop': [] };
-
-for (let round = -1; round < ROUNDS; round++) {
-  for (const kind of kinds) {
-    const result = await measure(servers[kind].address);
-    if (round >= 0) rounds[kind].push(result); // the first round of each warms up
+console.log(`Health checks while a model computes without a pause; medians of ${ROUNDS} rounds of ${ROUND_MS} ms`);
+console.log(`${machine()}\n`);
+console.log('| the model computes on | server | one run | health p50 | health p99 | slowest | p99 × managed |');
+console.log('| --- | --- | --- | --- | --- | --- | --- |');
+for (const work of Object.keys(works)) {
+  const rounds = await compare(work);
+  for (const kind of KINDS) {
+    const figure = (name) => `${median(rounds[kind].map((round) => round[name])).toFixed(1)} ms`;
+    const ratio = median(rounds[kind].map((round, index) => round.p99 / rounds.managed[index].p99)).toFixed(1);
+    const figures = ['computeMs', 'p50', 'p99', 'max'].map(figure);
+    console.log(`| ${[work, kind, ...figures, ratio].join(' | ')} |`);
   }
 }
-await Promise.all(Object.values(servers).map((server) => server.stop()));
 
-console.log(`Health checks while the model computes: ${ROUNDS} rounds of ${ROUND_MS} ms each, medians of the rounds`);
-console.log(`${machine()}\n`);
-console.log('server       one run of the model   health p50   health p99   slowest');
-for (const kind of kinds) {
-  const figure = (name) => `${median(rounds[kind].map((round) => round[name])).toFixed(1)} ms`;
-  const columns = [
-    figure('computeMs').padStart(20),
-    figure('p50').padStart(12),
-    figure('p99').padStart(12),
-    figure('max').padStart(9),
-  ];
-  console.log(`${kind.padEnd(13)}${columns.join(' ')}`);
-}
-const ratios = rounds.managed.map((round, index) => rounds['event-loop'][index].p99 / round.p99);
-console.log(`\nhealth p99, event-loop over managed: ${median(ratios).toFixed(0)} ×`);
-
-async function measure(address) {
-  const load = new GRPCComputeClient(address);
-  const health = new GRPCComputeClient(address);
-  const controller = new AbortController();
-  const computeMs = [];
-  const loading = Array.from({ length: IN_FLIGHT }, async () => {
-    while (!controller.signal.aborted) {
-      const { timing } = await load.computeWithTiming(inputs, { outputs: ['present.0.key'] });
-      computeMs.push(timing.computeMs);
+/** Both servers take turns, so that both see the machine as it is. */
+async function compare(work) {
+  const rounds = Object.fromEntries(KINDS.map((kind) => [kind, []]));
+  for (let round = -1; round < ROUNDS; round++) {
+    for (const kind of KINDS) {
+      const server = await startServer('./health-server.support.mjs', kind, work);
+      const result = await measure(server.address, work);
+      await server.stop();
+      if (round >= 0) rounds[kind].push(result); // the first round of each warms the machine up
     }
-  });
+  }
+  return rounds;
+}
+
+async function measure(address, work) {
+  const load = fork(new URL('./health-load.support.mjs', import.meta.url), [address, work, String(IN_FLIGHT)]);
+  const computeMs = [];
+  load.on('message', (ms) => computeMs.push(ms));
+  await once(load, 'message');
+
+  const client = new GRPCComputeClient(address);
   const latencies = [];
   const until = performance.now() + ROUND_MS;
   while (performance.now() < until) {
     const beganMs = performance.now();
-    await health.healthCheck();
+    await client.healthCheck();
     latencies.push(performance.now() - beganMs);
     await sleep(5);
   }
-  controller.abort();
-  await Promise.all(loading);
-  await Promise.all([load.close(), health.close()]);
+  await client.close();
+  load.disconnect();
+  await once(load, 'exit');
   const [p50, p99, max] = [50, 99, 100].map((p) => percentile(latencies, p));
   return { p50, p99, max, computeMs: median(computeMs) };
 }

@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from 'node:fs';
 const [name = ''] = process.argv.slice(2);
 const script = new URL(`./${name}.mjs`, import.meta.url);
 const names = readdirSync(import.meta.dirname)
-  .filter((file) => file.endsWith('.mjs') && !/^run|-server|support/.test(file))
+  .filter((file) => file.endsWith('.mjs') && !/^run\.|support/.test(file))
   .map((file) => file.replace('.mjs', ''));
 if (!names.includes(name) || !existsSync(script)) {
   console.error(`There is no benchmark '${name}'; there are: ${names.join(', ')}`);

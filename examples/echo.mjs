@@ -5,14 +5,8 @@ const server = new AsyncGRPCComputeServer({ computeFn: new AsyncLambdaComputeFun
 const port = await server.start();
 
 const client = new GRPCComputeClient(`127.0.0.1:${port}`);
-console.log(
-  await client.compute(
-    tensor([
-      [1, 2, 3],
-      [4, 5, 6],
-    ]),
-  ),
-);
+const input = tensor(new Float32Array([1, 2, 3, 4, 5, 6]), [2, 3]);
+console.log(await client.compute(input));
 
 await client.close();
 await server.stop();

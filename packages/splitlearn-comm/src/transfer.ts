@@ -1,5 +1,5 @@
 import { CommError } from './errors.js';
-import type { Tensor, Tensors } from './tensor.js';
+import { type Tensor, type Tensors, TYPED_ARRAYS } from './tensor.js';
 
 // Moving a buffer to another thread costs microseconds, copying 16 MB of it costs milliseconds. But a moved buffer is
 // gone where it was, so only memory that nobody else holds may move: the tensors of a received request, and what a
@@ -24,14 +24,20 @@ export function packTensors(tensors: Tensors): { tensors: Tensors; transfer: Arr
   const transfer = new Set<ArrayBufferLike>();
   const packed = Object.entries(tensors).map(([name, tensor]): [string, Tensor] => {
     if (tensor.dtype === 'string') return [name, tensor];
-    if (movable.has(tensor.data.buffer)) {
-      if (tensor.data.length === 0 && !tensor.shape.includes(0)) throw moved(name);
-      transfer.add(tensor.data.buffer);
+    const { dtype, shape, data } = tensor;
+    if (data.length === 0) {
+      if (!shape.includes(0)) throw moved(name);
+      // The buffer that it is an empty view on may be gone, and then could not be sent.
+      return [name, { dtype, shape, data: new TYPED_ARRAYS[dtype](0) } as Tensor];
+    }
+    if (movable.has(data.buffer)) {
+      transfer.add(data.buffer);
       return [name, tensor];
     }
-    const copy = { ...tensor, data: tensor.data.slice() } as Tensor<'uint8'>;
-    transfer.add(copy.data.buffer);
-    return [name, copy];
+    // Not data.slice(), which for a Buffer is a view on the same memory.
+    const copy = Uint8Array.prototype.slice.call(data);
+    transfer.add(copy.buffer);
+    return [name, { dtype, shape, data: copy } as Tensor];
   });
   return { tensors: Object.fromEntries(packed), transfer: [...transfer] as ArrayBuffer[] };
 }

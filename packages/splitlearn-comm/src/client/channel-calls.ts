@@ -1,7 +1,10 @@
 import { once } from 'node:events';
-import { type CallOptions as GrpcCallOptions, type Client, Metadata, type MethodDefinition } from '@grpc/grpc-js';
+import type { Client, ClientDuplexStream, CallOptions as GrpcCallOptions, MethodDefinition } from '@grpc/grpc-js';
+import { MAX_TIMER_MS } from '../check-options.js';
 import { CommError } from '../errors.js';
+import { toMetadata } from '../grpc/metadata.js';
 import { fromStatus, isServiceError } from '../grpc/status.js';
+import { abortError, onAbort } from '../signals.js';
 
 // The two shapes of call that grpc-js has, as a promise and as an async generator that speak CommError.
 
@@ -21,24 +24,24 @@ export async function unaryCall<Request, Response>(
   options: WireCallOptions,
 ): Promise<Response> {
   const { signal } = options;
-  if (signal?.aborted) throw cancelled(signal);
+  if (signal?.aborted) throw abortError(signal);
   const { path, requestSerialize, responseDeserialize } = method;
+  const metadata = toMetadata(options.metadata ?? {});
   return new Promise((resolve, reject) => {
     const call = client.makeUnaryRequest(
       path,
       requestSerialize,
       responseDeserialize,
       request,
-      toMetadata(options),
+      metadata,
       toGrpcOptions(options),
       (error, response) => {
-        signal?.removeEventListener('abort', cancel);
+        ignore?.();
         if (error) reject(toCommError(error, address, signal));
         else resolve(response as Response);
       },
     );
-    const cancel = () => call.cancel();
-    signal?.addEventListener('abort', cancel);
+    const ignore = signal && onAbort(signal, () => call.cancel());
   });
 }
 
@@ -51,61 +54,61 @@ export async function* streamCall(
   options: WireCallOptions,
 ): AsyncGenerator<Uint8Array, void> {
   const { signal } = options;
-  if (signal?.aborted) throw cancelled(signal);
+  if (signal?.aborted) throw abortError(signal);
   const { path, requestSerialize, responseDeserialize } = method;
-  const metadata = toMetadata(options);
+  const metadata = toMetadata(options.metadata ?? {});
   const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata, toGrpcOptions(options));
   // An error after the last read has no reader any more, and must not become an uncaught exception.
   call.on('error', () => {});
   const ended = new AbortController();
-  const cancel = () => call.cancel();
-  signal?.addEventListener('abort', cancel);
-  const source: { error?: unknown } = {};
-  void (async () => {
-    for await (const request of requests) {
-      if (ended.signal.aborted) return;
-      if (!call.write(request)) await once(call, 'drain', { signal: ended.signal });
-    }
-    call.end();
-  })().catch((error: unknown) => {
+  const ignore = signal && onAbort(signal, () => call.cancel());
+  let source: { error: unknown } | undefined;
+  sendAll(call, requests, ended.signal).catch((error: unknown) => {
     if (ended.signal.aborted) return;
     // The caller's own source of requests failed: the call ends, and the caller gets its own error back.
-    source.error = error;
+    source = { error };
     call.cancel();
   });
   try {
     yield* call as AsyncIterable<Uint8Array>;
   } catch (error) {
-    throw source.error ?? toCommError(error, address, signal);
+    throw source ? source.error : toCommError(error, address, signal);
   } finally {
-    signal?.removeEventListener('abort', cancel);
+    ignore?.();
     ended.abort();
     call.cancel();
   }
 }
 
-function toGrpcOptions({ deadlineMs }: WireCallOptions): GrpcCallOptions {
-  return Number.isFinite(deadlineMs) ? { deadline: deadlineMs } : {};
+/** Writes requests as fast as the server takes them; throws what the source of them throws, and nothing else. */
+async function sendAll(
+  call: ClientDuplexStream<Uint8Array, Uint8Array>,
+  requests: AsyncIterable<Uint8Array>,
+  ended: AbortSignal,
+): Promise<void> {
+  for await (const request of requests) {
+    if (ended.aborted) return;
+    // A call that fails while it is full tells its reader so; here there is only nothing left to write.
+    if (!call.write(request) && !(await drained(call, ended))) return;
+  }
+  call.end();
 }
 
-function toMetadata({ metadata = {} }: WireCallOptions): Metadata {
-  const result = new Metadata();
-  for (const [name, value] of Object.entries(metadata)) {
-    try {
-      result.set(name, value);
-    } catch (cause) {
-      throw new CommError('INVALID_ARGUMENT', `metadata '${name}' cannot be sent: ${(cause as Error).message}`, { cause });
-    }
+async function drained(call: ClientDuplexStream<Uint8Array, Uint8Array>, ended: AbortSignal): Promise<boolean> {
+  try {
+    await once(call, 'drain', { signal: ended });
+    return true;
+  } catch {
+    return false;
   }
-  return result;
+}
+
+/** A deadline that no timer can keep is none: the server would take it for one that has passed. */
+function toGrpcOptions({ deadlineMs }: WireCallOptions): GrpcCallOptions {
+  return deadlineMs - Date.now() <= MAX_TIMER_MS ? { deadline: deadlineMs } : {};
 }
 
 function toCommError(error: unknown, address: string, signal: AbortSignal | undefined): CommError {
-  if (signal?.aborted) return cancelled(signal);
+  if (signal?.aborted) return abortError(signal);
   return isServiceError(error) ? fromStatus(error, address) : CommError.from(error);
-}
-
-/** A signal that carries a CommError (a server's deadline passed on, for instance) says itself what happened. */
-function cancelled({ reason }: AbortSignal): CommError {
-  return reason instanceof CommError ? reason : new CommError('CANCELLED', 'the call was cancelled by its caller', { cause: reason });
 }

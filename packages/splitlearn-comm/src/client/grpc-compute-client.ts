@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { Client, credentials } from '@grpc/grpc-js';
 import { mapAsync } from '../async-iterables.js';
+import { assertMs } from '../check-options.js';
 import { decodeResponse, decodeServiceInfo, encodeRequest, type ServerTiming, type WireServiceInfo } from '../codec/wire.js';
 import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
 import { CommError } from '../errors.js';
-import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits, RECONNECT_OPTIONS } from '../grpc/channel.js';
+import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES, messageLimits, RECONNECT_OPTIONS } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import type { Tensor, Tensors } from '../tensor.js';
@@ -56,6 +57,7 @@ export class GRPCComputeClient {
     if (typeof address !== 'string' || !/^(unix:.+|.+:\d+)$/.test(address)) {
       throw new CommError('INVALID_ARGUMENT', `'${address}' is no address: give host:port, or unix:/path of a socket`);
     }
+    assertMs('timeoutMs', timeoutMs);
     this.address = address;
     this.#timeoutMs = timeoutMs;
     this.#maxMessageLength = maxMessageLength;
@@ -72,6 +74,7 @@ export class GRPCComputeClient {
    */
   async connect({ timeoutMs = 5_000 }: { timeoutMs?: number } = {}): Promise<void> {
     this.#assertOpen();
+    assertMs('timeoutMs', timeoutMs);
     await new Promise<void>((resolve, reject) => {
       this.#client.waitForReady(Date.now() + timeoutMs, (cause) => {
         if (!cause) return resolve();
@@ -125,11 +128,11 @@ export class GRPCComputeClient {
     options: ComputeOptions = {},
   ): AsyncGenerator<ComputeResponse, void> {
     this.#assertOpen();
+    const wire = this.#wireOptions(options, Number.POSITIVE_INFINITY);
     const finish = this.#calls.begin();
     const requestId = options.requestId ?? randomUUID();
     const defaults = requestOptions(options);
     const encode = (request: ComputeRequest) => this.#encode({ ...defaults, ...request }, requestId);
-    const wire = this.#wireOptions(options, Number.POSITIVE_INFINITY);
     let failure: CommError | undefined = new CommError('CANCELLED', 'the reader left the stream');
     try {
       const messages = streamCall(this.#client, this.address, COMPUTE_SERVICE.ComputeStream, mapAsync(requests, encode), wire);
@@ -168,12 +171,12 @@ export class GRPCComputeClient {
   }
 
   async #call(request: ComputeRequest, options: CallOptions) {
-    this.#assertOpen();
     const finish = this.#calls.begin();
     try {
       const requestId = options.requestId ?? randomUUID();
       const wire = this.#wireOptions(options);
       const result = await withRetry(this.#retry, wire, async () => {
+        this.#assertOpen();
         const startedMs = performance.now();
         const bytes = this.#encode(request, requestId);
         const answer = await unaryCall(this.#client, this.address, COMPUTE_SERVICE.Compute, bytes, wire);
@@ -191,19 +194,14 @@ export class GRPCComputeClient {
 
   #encode(request: ComputeRequest, requestId: string): Uint8Array {
     const bytes = encodeRequest(request, requestId);
-    if (bytes.byteLength > this.#maxMessageLength) {
-      throw new CommError(
-        'RESOURCE_EXHAUSTED',
-        `the request has ${bytes.byteLength} bytes, more than maxMessageLength allows (${this.#maxMessageLength}); ` +
-          'raise it on client and server, or send less at once',
-        { reason: 'MESSAGE_TOO_LARGE' },
-      );
-    }
+    assertMessageLength('request', bytes, this.#maxMessageLength);
     return this.#calls.sent(bytes);
   }
 
-  #wireOptions({ timeoutMs, signal, metadata }: CallOptions, defaultTimeoutMs = this.#timeoutMs): WireCallOptions {
-    return { deadlineMs: Date.now() + (timeoutMs ?? defaultTimeoutMs), signal, metadata };
+  #wireOptions(options: CallOptions, defaultTimeoutMs = this.#timeoutMs): WireCallOptions {
+    const { timeoutMs = defaultTimeoutMs, signal, metadata } = options;
+    assertMs('timeoutMs', timeoutMs);
+    return { deadlineMs: Date.now() + timeoutMs, signal, metadata };
   }
 
   #assertOpen(): void {
@@ -212,7 +210,7 @@ export class GRPCComputeClient {
 }
 
 function isTensor(value: Tensor | Tensors): value is Tensor {
-  return typeof value.dtype === 'string' && Array.isArray(value.shape);
+  return typeof value?.dtype === 'string' && Array.isArray(value.shape);
 }
 
 function onlyOutput(outputs: Tensors): Tensor {

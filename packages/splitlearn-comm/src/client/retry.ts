@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { assertInteger, assertMs, MAX_TIMER_MS } from '../check-options.js';
 import { CommError } from '../errors.js';
+import { abortError } from '../signals.js';
 
 /** Decides whether and when a failed call is made again. A call is retried only where its error is `retryable`. */
 export interface RetryStrategy {
@@ -30,6 +32,8 @@ export class FixedDelay implements RetryStrategy {
   readonly #delayMs: number;
 
   constructor({ maxAttempts = 3, delayMs = 200 }: FixedDelayOptions = {}) {
+    assertInteger('maxAttempts', maxAttempts, 1);
+    assertMs('delayMs', delayMs);
     this.#maxAttempts = maxAttempts;
     this.#delayMs = delayMs;
   }
@@ -58,7 +62,11 @@ export class ExponentialBackoff implements RetryStrategy {
   readonly #options: Required<ExponentialBackoffOptions>;
 
   constructor(options: ExponentialBackoffOptions = {}) {
-    this.#options = { maxAttempts: 4, initialDelayMs: 100, maxDelayMs: 5_000, random: Math.random, ...options };
+    const { maxAttempts = 4, initialDelayMs = 100, maxDelayMs = 5_000, random = Math.random } = options;
+    assertInteger('maxAttempts', maxAttempts, 1);
+    assertMs('initialDelayMs', initialDelayMs);
+    assertMs('maxDelayMs', maxDelayMs);
+    this.#options = { maxAttempts, initialDelayMs, maxDelayMs, random };
   }
 
   nextDelayMs(attempt: number): number | undefined {
@@ -94,7 +102,7 @@ export async function withRetry<T>(
       const strategyDelayMs = strategy.nextDelayMs(attempt, error);
       if (strategyDelayMs === undefined) throw error;
       const delayMs = Math.max(strategyDelayMs, error.retryAfterMs ?? 0);
-      if (now() + delayMs >= deadlineMs) throw error;
+      if (delayMs > MAX_TIMER_MS || now() + delayMs >= deadlineMs) throw error;
       await wait(delayMs, signal);
     }
   }
@@ -103,7 +111,7 @@ export async function withRetry<T>(
 async function abortableSleep(delayMs: number, signal?: AbortSignal): Promise<void> {
   try {
     await sleep(delayMs, undefined, signal ? { signal } : {});
-  } catch (cause) {
-    throw new CommError('CANCELLED', 'the call was cancelled while it waited to be retried', { cause });
+  } catch (error) {
+    throw signal?.aborted ? abortError(signal, 'the call was cancelled while it waited to be retried') : error;
   }
 }

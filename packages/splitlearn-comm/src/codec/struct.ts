@@ -6,20 +6,31 @@ import { CommError } from '../errors.js';
 
 type Json = Readonly<Record<string, JsonValue>>;
 
-/** @throws CommError `INVALID_ARGUMENT` for what JSON cannot say: NaN, infinities, functions, bigints. */
-export function toStruct(object: Json, path = 'parameters'): google.protobuf.IStruct {
+/** Protobuf refuses messages nested more than 100 deep, in every language; an object in an object is three of them. */
+const MAX_DEPTH = 32;
+
+/** @throws CommError `INVALID_ARGUMENT` for what JSON cannot say (NaN, infinities, functions, bigints), and deep nesting. */
+export function toStruct(object: Json, path = 'parameters', depth = 1): google.protobuf.IStruct {
+  if (depth > MAX_DEPTH) throw tooDeep(path);
   const entries = Object.entries(object).filter(([, value]) => value !== undefined);
-  return { fields: Object.fromEntries(entries.map(([key, value]) => [key, toValue(value, `${path}.${key}`)])) };
+  return { fields: Object.fromEntries(entries.map(([key, value]) => [key, toValue(value, `${path}.${key}`, depth)])) };
 }
 
-function toValue(value: JsonValue, path: string): google.protobuf.IValue {
+function toValue(value: JsonValue, path: string, depth: number): google.protobuf.IValue {
   if (value === null) return { nullValue: google.protobuf.NullValue.NULL_VALUE };
   if (typeof value === 'boolean') return { boolValue: value };
   if (typeof value === 'string') return { stringValue: value };
   if (typeof value === 'number' && Number.isFinite(value)) return { numberValue: value };
-  if (isArray(value)) return { listValue: { values: value.map((item, index) => toValue(item, `${path}[${index}]`)) } };
-  if (typeof value === 'object') return { structValue: toStruct(value, path) };
-  throw new CommError('INVALID_ARGUMENT', `${path} is ${typeof value} ${value}, which JSON cannot say`);
+  if (isArray(value)) {
+    if (depth === MAX_DEPTH) throw tooDeep(path);
+    return { listValue: { values: value.map((item, index) => toValue(item, `${path}[${index}]`, depth + 1)) } };
+  }
+  if (typeof value === 'object') return { structValue: toStruct(value, path, depth + 1) };
+  throw new CommError('INVALID_ARGUMENT', `${path} is ${typeof value} ${String(value)}, which JSON cannot say`);
+}
+
+function tooDeep(path: string): CommError {
+  return new CommError('INVALID_ARGUMENT', `${path} is nested more than ${MAX_DEPTH} deep, or contains itself`);
 }
 
 /** Widened: `Array.isArray` alone does not narrow a readonly array. */

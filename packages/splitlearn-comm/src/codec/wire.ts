@@ -48,28 +48,29 @@ export function decodeRequest(bytes: Uint8Array): { request: ComputeRequest; req
   return { request, ...(message.requestId && { requestId: message.requestId }) };
 }
 
+/** @throws CommError `INTERNAL` for whatever is not a valid response: it is the compute function that is wrong. */
 export function encodeResponse(response: ComputeResponse, requestId: string, serverMs: number): Uint8Array {
-  const { queueMs = 0, computeMs = serverMs } = response.timing ?? {};
-  return v1.ComputeResponse.encode({
-    requestId,
-    model: response.model ?? '',
-    outputs: encodeTensors(response.outputs),
-    timing: { queueMs, computeMs, serverMs },
-  }).finish();
+  return blaming('the compute function gave no valid response', () => {
+    const { queueMs = 0, computeMs = serverMs } = response?.timing ?? {};
+    return v1.ComputeResponse.encode({
+      requestId,
+      model: response?.model ?? '',
+      outputs: encodeTensors(response?.outputs),
+      timing: { queueMs, computeMs, serverMs },
+    }).finish();
+  });
 }
 
 /** @throws CommError `INTERNAL` for whatever is not a valid response: it is the server that is wrong. */
 export function decodeResponse(bytes: Uint8Array): { response: ComputeResponse; timing: ServerTiming } {
-  try {
+  return blaming("the server's answer is malformed", () => {
     const message = parse('ComputeResponse', bytes, v1.ComputeResponse.decode);
     const { queueMs, computeMs, serverMs } = message.timing ?? {};
     const timing = { queueMs: queueMs ?? 0, computeMs: computeMs ?? 0 };
     const outputs = decodeTensors(message.outputs);
     const response = { ...(message.model && { model: message.model }), outputs, timing };
     return { response, timing: { ...timing, serverMs: serverMs ?? 0 } };
-  } catch (error) {
-    throw new CommError('INTERNAL', `the server's answer is malformed: ${(error as Error).message}`, { cause: error });
-  }
+  });
 }
 
 export function encodeServiceInfo(info: WireServiceInfo): Uint8Array {
@@ -87,25 +88,31 @@ export function encodeServiceInfo(info: WireServiceInfo): Uint8Array {
   }).finish();
 }
 
+/** @throws CommError `INTERNAL` for whatever is no valid answer: it is the server that is wrong. */
 export function decodeServiceInfo(bytes: Uint8Array): WireServiceInfo {
-  const message = parse('ServiceInfo', bytes, v1.ServiceInfo.decode);
-  return {
-    name: message.name,
-    version: message.version,
-    maxMessageBytes: Number(message.maxMessageBytes),
-    models: message.models.map(
-      (model): ModelInfo => ({
-        name: model.name ?? '',
-        state: model.state ?? '',
-        inputs: (model.inputs ?? []).map(decodeTensorInfo),
-        outputs: (model.outputs ?? []).map(decodeTensorInfo),
-        attributes: { ...model.attributes },
-      }),
-    ),
-  };
+  return blaming("the server's answer is malformed", () => {
+    const message = parse('ServiceInfo', bytes, v1.ServiceInfo.decode);
+    return {
+      name: message.name,
+      version: message.version,
+      maxMessageBytes: Number(message.maxMessageBytes),
+      models: message.models.map(
+        (model): ModelInfo => ({
+          name: model.name ?? '',
+          state: model.state ?? '',
+          inputs: (model.inputs ?? []).map(decodeTensorInfo),
+          outputs: (model.outputs ?? []).map(decodeTensorInfo),
+          attributes: { ...model.attributes },
+        }),
+      ),
+    };
+  });
 }
 
-function encodeTensors(tensors: Tensors): v1.ITensor[] {
+function encodeTensors(tensors: Tensors | undefined): v1.ITensor[] {
+  if (typeof tensors !== 'object' || tensors === null) {
+    throw invalid(`${tensors} is given where tensors by name are needed, as in { input: tensor([1, 2, 3]) }`);
+  }
   return Object.entries(tensors).map(([name, tensor]) => {
     const { dtype, shape, data } = codec.encode(tensor, name);
     return { name, dtype: toWireDType(dtype), shape: [...shape], encoding: v1.Encoding.ENCODING_RAW, data };
@@ -160,6 +167,15 @@ function parse<T>(type: string, bytes: Uint8Array, decode: (bytes: Uint8Array) =
     return decode(owned);
   } catch (cause) {
     throw invalid(`the bytes are no ${type}: ${(cause as Error).message}`, cause);
+  }
+}
+
+/** Runs a step in which whatever fails is not the caller's fault. */
+function blaming<T>(whatIsWrong: string, step: () => T): T {
+  try {
+    return step();
+  } catch (cause) {
+    throw new CommError('INTERNAL', `${whatIsWrong}: ${(cause as Error).message}`, { cause });
   }
 }
 

@@ -1,4 +1,6 @@
+import { assertInteger } from '../check-options.js';
 import { CommError } from '../errors.js';
+import { abortError, onAbort } from '../signals.js';
 
 export interface TaskQueueOptions {
   /** How many tasks may run at once. */
@@ -21,21 +23,28 @@ interface Waiter {
   refuse(error: CommError): void;
 }
 
+interface Task {
+  readonly signal: AbortSignal;
+  whenLeft?: () => void;
+}
+
+/** How long `close` waits for a task that has been told to stop: it may never heed that. */
+const HEED_MS = 1_000;
+
 /** First in, first out, with a bounded number of waiting tasks that leave the queue when their signal is aborted. */
 export class TaskQueue {
   readonly #concurrency: number;
   readonly #maxQueue: number;
   readonly #now: () => number;
   readonly #waiting = new Set<Waiter>();
-  #running = 0;
-  #closed = false;
-  #whenIdle: (() => void) | undefined;
+  readonly #running = new Set<Task>();
+  #closing: Promise<void> | undefined;
   /** Exponential moving average of how long a task takes; tells the refused when to come back. */
   #averageTaskMs = 0;
 
   constructor({ concurrency, maxQueue, now = () => performance.now() }: TaskQueueOptions) {
-    if (!Number.isInteger(concurrency) || concurrency < 1) throw invalid('concurrency', '1 or more', concurrency);
-    if (!Number.isInteger(maxQueue) || maxQueue < 0) throw invalid('maxQueue', '0 or more', maxQueue);
+    assertInteger('concurrency', concurrency, 1);
+    assertInteger('maxQueue', maxQueue, 0);
     this.#concurrency = concurrency;
     this.#maxQueue = maxQueue;
     this.#now = now;
@@ -54,69 +63,90 @@ export class TaskQueue {
    */
   async enter(signal: AbortSignal): Promise<Turn> {
     const enteredMs = this.#now();
-    if (this.#closed) throw closed();
+    if (this.#closing) throw closed();
     if (signal.aborted) throw this.#expired(signal, enteredMs);
-    if (this.#running < this.#concurrency) return this.#begin(enteredMs);
+    if (this.#running.size < this.#concurrency) return this.#begin(signal, enteredMs);
     if (this.#waiting.size >= this.#maxQueue) throw this.#full();
-    await new Promise<void>((resolve, reject) => {
-      const abandon = () => settle(() => reject(this.#expired(signal, enteredMs)));
-      const waiter: Waiter = { admit: () => settle(resolve), refuse: (error) => settle(() => reject(error)) };
+    const turn = await new Promise<Turn>((resolve, reject) => {
+      const waiter: Waiter = {
+        admit: () => settle(() => resolve(this.#begin(signal, enteredMs))),
+        refuse: (error) => settle(() => reject(error)),
+      };
+      const ignore = onAbort(signal, () => waiter.refuse(this.#expired(signal, enteredMs)));
       const settle = (outcome: () => void) => {
         this.#waiting.delete(waiter);
-        signal.removeEventListener('abort', abandon);
+        ignore();
         outcome();
       };
       this.#waiting.add(waiter);
-      signal.addEventListener('abort', abandon);
     });
-    return this.#begin(enteredMs, true);
+    if (!signal.aborted) return turn;
+    turn.leave();
+    throw this.#expired(signal, enteredMs);
   }
 
-  /** Refuses all that wait and all that come, and waits for those that run. */
-  async close(): Promise<void> {
-    this.#closed = true;
+  /**
+   * Refuses all that wait and all that come, and waits for those that run; for one whose signal is aborted no more than
+   * a second.
+   */
+  close(): Promise<void> {
+    this.#closing ??= Promise.all(Array.from(this.#running, gone)).then(() => {});
     for (const waiter of [...this.#waiting]) waiter.refuse(closed());
-    if (this.#running > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    return this.#closing;
   }
 
-  #begin(enteredMs: number, admitted = false): Turn {
-    if (!admitted) this.#running++; // a waiter takes over the place of the task that admitted it
+  #begin(signal: AbortSignal, enteredMs: number): Turn {
     const startedMs = this.#now();
-    let left = false;
+    const task: Task = { signal };
+    this.#running.add(task);
     const leave = () => {
-      if (left) return;
-      left = true;
+      if (!this.#running.delete(task)) return;
       const tookMs = this.#now() - startedMs;
       this.#averageTaskMs = this.#averageTaskMs === 0 ? tookMs : 0.9 * this.#averageTaskMs + 0.1 * tookMs;
-      const next = this.#waiting.values().next().value;
-      if (next) next.admit();
-      else if (--this.#running === 0) this.#whenIdle?.();
+      task.whenLeft?.();
+      this.#waiting.values().next().value?.admit();
     };
     return { queueMs: startedMs - enteredMs, leave };
   }
 
   #expired(signal: AbortSignal, enteredMs: number): CommError {
     const waitedMs = Math.round(this.#now() - enteredMs);
-    const reason = signal.reason instanceof CommError ? signal.reason : new CommError('CANCELLED', 'the call was cancelled');
-    return new CommError(reason.code, `${reason.message} (after ${waitedMs} ms in the queue; the work never began)`, {
+    const { code, message, reason } = abortError(signal);
+    return new CommError(code, `${message} (after ${waitedMs} ms in the queue; the work never began)`, {
       cause: signal.reason,
+      ...(reason !== undefined && { reason }),
     });
   }
 
   #full(): CommError {
-    const retryAfterMs = Math.max(1, Math.round((this.#averageTaskMs * this.#waiting.size) / this.#concurrency));
+    // Until all that are here have had their turn.
+    const aheadMs = (this.#averageTaskMs * (this.#waiting.size + 1)) / this.#concurrency;
+    const retryAfterMs = Math.max(1, Math.round(aheadMs));
     return new CommError(
       'RESOURCE_EXHAUSTED',
-      `${this.#running} tasks run and ${this.#waiting.size} wait, as many as maxQueue allows; try again in ${retryAfterMs} ms`,
+      `${this.#running.size} tasks run and ${this.#waiting.size} wait, as many as maxQueue allows; try again in ${retryAfterMs} ms`,
       { reason: 'QUEUE_FULL', retryAfterMs },
     );
   }
 }
 
-function closed(): CommError {
-  return new CommError('UNAVAILABLE', 'the executor is being stopped', { reason: 'STOPPING' });
+/** Resolves when a task has left, or has been told to stop and has not heeded it. */
+function gone(task: Task): Promise<void> {
+  return new Promise((resolve) => {
+    let overdue: NodeJS.Timeout | undefined;
+    const giveUp = () => {
+      overdue = setTimeout(resolve, HEED_MS);
+    };
+    const ignore = onAbort(task.signal, giveUp);
+    if (task.signal.aborted) giveUp();
+    task.whenLeft = () => {
+      ignore();
+      clearTimeout(overdue);
+      resolve();
+    };
+  });
 }
 
-function invalid(option: string, allowed: string, got: number): CommError {
-  return new CommError('INVALID_ARGUMENT', `${option} must be an integer, ${allowed}; it is ${got}`);
+function closed(): CommError {
+  return new CommError('UNAVAILABLE', 'the executor is being stopped', { reason: 'STOPPING' });
 }

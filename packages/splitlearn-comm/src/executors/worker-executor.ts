@@ -1,4 +1,5 @@
 import { pathToFileURL } from 'node:url';
+import { assertInteger } from '../check-options.js';
 import { CommError } from '../errors.js';
 import type { Executed, Executor, Model, ModelCall } from '../model.js';
 import type { Tensors } from '../tensor.js';
@@ -26,9 +27,11 @@ export class WorkerExecutor implements Executor<string | URL> {
   readonly #data: unknown;
   readonly #queue: TaskQueue;
   readonly #idle: WorkerThread[] = [];
+  readonly #busy = new Set<WorkerThread>();
   #moduleUrl: string | undefined;
 
   constructor({ threads, maxQueue = 256, data }: WorkerExecutorOptions) {
+    assertInteger('threads', threads, 1);
     this.#threads = threads;
     this.#data = data;
     this.#queue = new TaskQueue({ concurrency: threads, maxQueue });
@@ -44,6 +47,7 @@ export class WorkerExecutor implements Executor<string | URL> {
     const failed = loading.find((result) => result.status === 'rejected');
     if (failed) {
       await Promise.all(loaded.map(({ thread }) => thread.kill()));
+      this.#moduleUrl = undefined;
       throw failed.reason;
     }
     this.#idle.push(...loaded.map(({ thread }) => thread));
@@ -61,18 +65,24 @@ export class WorkerExecutor implements Executor<string | URL> {
     return this.#call('stream', inputs, call);
   }
 
+  /** @throws whatever the model throws when it is disposed of; all threads are ended even so. */
   async stop(): Promise<void> {
     await this.#queue.close();
-    await Promise.all(this.#idle.splice(0).map((thread) => thread.close()));
+    // A thread that is busy still has been told to stop, and does not heed it.
+    const ended = [...this.#idle.splice(0).map((thread) => thread.close()), ...[...this.#busy].map((thread) => thread.kill())];
+    const failed = (await Promise.allSettled(ended)).find((result) => result.status === 'rejected');
+    if (failed) throw failed.reason;
   }
 
   async *#call(kind: 'run' | 'stream', inputs: Tensors, call: ModelCall): AsyncGenerator<Executed, void> {
     const turn = await this.#queue.enter(call.signal);
     try {
       const thread = await this.#takeThread();
+      this.#busy.add(thread);
       try {
         for await (const piece of thread.call(kind, inputs, call)) yield { ...piece, queueMs: turn.queueMs };
       } finally {
+        this.#busy.delete(thread);
         if (!thread.dead) this.#idle.push(thread);
       }
     } finally {

@@ -18,6 +18,9 @@ let wake: (() => void) | undefined;
 try {
   const model = await loadModel();
   port.on('message', (message: ToWorker) => void receive(model, message));
+  port.on('messageerror', (error) => {
+    throw error;
+  });
   send({ type: 'ready', info: model.info });
 } catch (error) {
   send({ type: 'failed', error: errorToPlain(error) });
@@ -46,7 +49,11 @@ async function receive(model: Model, message: ToWorker): Promise<void> {
       credit++;
       return wake?.();
     case 'dispose':
-      await model.dispose?.();
+      try {
+        await model.dispose?.();
+      } catch (error) {
+        send({ type: 'failed', error: errorToPlain(error) });
+      }
       // Not port.close(): a timer or handle that the model left behind would keep the thread alive.
       return process.exit();
   }

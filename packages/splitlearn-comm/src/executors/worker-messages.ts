@@ -21,6 +21,7 @@ export type ToWorker =
 
 export type FromWorker =
   | { readonly type: 'ready'; readonly info: Model['info'] }
+  /** The model could not be loaded, or not be disposed of. */
   | { readonly type: 'failed'; readonly error: PlainError }
   | { readonly type: 'piece'; readonly outputs: Tensors; readonly computeMs: number }
   | { readonly type: 'end' }

@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { CommError, errorFromPlain, errorToPlain } from '../errors.js';
 import type { Model, ModelCall } from '../model.js';
+import { abortError, onAbort } from '../signals.js';
 import type { Tensors } from '../tensor.js';
 import { packTensors } from '../transfer.js';
 import type { FromWorker, ToWorker, WorkerStart } from './worker-messages.js';
@@ -10,6 +11,9 @@ export interface Piece {
   readonly computeMs: number;
 }
 
+/** How long a model may take to dispose of what it holds; then its thread is ended all the same. */
+const DISPOSE_MS = 5_000;
+
 /** One thread that holds one model and runs one call at a time. The caller sees to it that calls do not overlap. */
 export class WorkerThread {
   readonly #worker: Worker;
@@ -17,6 +21,7 @@ export class WorkerThread {
   readonly #exited: Promise<void>;
   #wake: (() => void) | undefined;
   #death: CommError | undefined;
+  #gone = false;
 
   /** Makes the thread; `load` waits until the model is there. */
   constructor(start: WorkerStart) {
@@ -25,10 +30,16 @@ export class WorkerThread {
       this.#inbox.push(message);
       this.#wake?.();
     });
-    this.#worker.on('error', (error) => this.#die(`failed: ${error.message}`, error));
+    this.#worker.on('error', (error) => this.#die(`failed: ${error instanceof Error ? error.message : String(error)}`, error));
+    this.#worker.on('messageerror', (error) => {
+      this.#die(`sent what cannot be received: ${error.message}`, error);
+      void this.kill();
+    });
     this.#exited = new Promise((resolve) => {
       this.#worker.once('exit', (code) => {
         this.#die(`ended with exit code ${code}`);
+        this.#gone = true;
+        this.#wake?.();
         resolve();
       });
     });
@@ -54,11 +65,10 @@ export class WorkerThread {
 
   /** Makes the one call that may be under way, and yields what comes back: one piece for `run`, any number for `stream`. */
   async *call(kind: 'run' | 'stream', inputs: Tensors, { signal, ...call }: ModelCall): AsyncGenerator<Piece, void> {
+    if (signal.aborted) throw abortError(signal);
     const packed = packTensors(inputs);
-    const cancel = () => this.#send({ type: 'cancel', reason: errorToPlain(signal.reason) });
     this.#send({ type: 'call', kind, inputs: packed.tensors, call }, packed.transfer);
-    signal.addEventListener('abort', cancel, { once: true });
-    if (signal.aborted) cancel();
+    const ignore = onAbort(signal, () => this.#send({ type: 'cancel', reason: errorToPlain(abortError(signal)) }));
     let answered = false;
     try {
       for (;;) {
@@ -71,15 +81,24 @@ export class WorkerThread {
         this.#send({ type: 'credit' });
       }
     } finally {
-      signal.removeEventListener('abort', cancel);
-      if (!answered && !this.dead) await this.#abandon();
+      ignore();
+      // A thread that dies of it fails nobody any more.
+      if (!answered && !this.dead) await this.#abandon().catch(() => {});
     }
   }
 
-  /** Lets the model dispose of what it holds, and waits for the thread to end. */
+  /**
+   * Lets the model dispose of what it holds, and waits for the thread to end.
+   *
+   * @throws whatever the model throws; the thread is gone even so.
+   */
   async close(): Promise<void> {
+    const overdue = setTimeout(() => void this.kill(), DISPOSE_MS);
     this.#send({ type: 'dispose' });
     await this.#exited;
+    clearTimeout(overdue);
+    const last = this.#inbox.at(-1);
+    if (last?.type === 'failed') throw errorFromPlain(last.error);
   }
 
   /** Ends the thread at once. */
@@ -100,7 +119,8 @@ export class WorkerThread {
     for (;;) {
       const message = this.#inbox.shift();
       if (message) return message;
-      if (this.#death) throw this.#death;
+      // Not as soon as it fails: what it said before comes first.
+      if (this.#gone) throw this.#death;
       await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
@@ -115,6 +135,5 @@ export class WorkerThread {
       `the worker thread that ran the model ${how}; the next call gets a new thread`,
       { reason: 'WORKER_CRASHED', cause },
     );
-    this.#wake?.();
   }
 }

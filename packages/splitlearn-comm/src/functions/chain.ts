@@ -26,7 +26,8 @@ export class AsyncChainComputeFunction implements ComputeFunction {
       try {
         await stage.setup?.();
       } catch (error) {
-        await teardown(this.#stages.slice(0, index));
+        // What failed first is what matters.
+        await teardown(this.#stages.slice(0, index)).catch(() => {});
         throw error;
       }
     }

@@ -1,4 +1,5 @@
 import type { CallContext, ComputeFunction, ComputeRequest, ComputeResponse } from '../compute-function.js';
+import { CommError } from '../errors.js';
 import type { Tensors } from '../tensor.js';
 
 /** A function from named tensors to named tensors. */
@@ -15,6 +16,7 @@ export class AsyncLambdaComputeFunction implements ComputeFunction {
   readonly #fn: Lambda;
 
   constructor(fn: Lambda) {
+    if (typeof fn !== 'function') throw new CommError('INVALID_ARGUMENT', `fn must be a function of tensors; it is ${typeof fn}`);
     this.#fn = fn;
   }
 

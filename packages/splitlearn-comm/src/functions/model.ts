@@ -1,4 +1,5 @@
 import type { CallContext, ComputeFunction, ComputeRequest, ComputeResponse, ServiceInfo } from '../compute-function.js';
+import { CommError } from '../errors.js';
 import { SerialExecutor } from '../executors/serial-executor.js';
 import type { Executed, Executor, Model, ModelCall } from '../model.js';
 
@@ -24,10 +25,12 @@ export class AsyncModelComputeFunction implements ComputeFunction {
   constructor(options: AsyncModelComputeFunctionOptions) {
     if (isModule(options)) {
       const { model, executor } = options;
+      if (!executor) throw invalid(`model is a module (${model}): it needs an executor, as in new WorkerExecutor({ threads: 1 })`);
       this.#start = () => executor.start(model);
       this.#executor = executor;
     } else {
       const { model, executor = new SerialExecutor() } = options;
+      if (typeof model?.run !== 'function') throw invalid('model must be { run(inputs) { … } }, or the URL or path of a module');
       this.#start = () => executor.start(model);
       this.#executor = executor;
     }
@@ -61,6 +64,10 @@ type ModuleOptions = Extract<AsyncModelComputeFunctionOptions, { model: string |
 
 function isModule(options: AsyncModelComputeFunctionOptions): options is ModuleOptions {
   return typeof options.model === 'string' || options.model instanceof URL;
+}
+
+function invalid(message: string): CommError {
+  return new CommError('INVALID_ARGUMENT', message);
 }
 
 function toModelCall({ parameters = {}, outputs = [] }: ComputeRequest, { signal, requestId }: CallContext): ModelCall {

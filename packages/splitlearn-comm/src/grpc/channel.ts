@@ -1,15 +1,35 @@
 import type { ChannelOptions } from '@grpc/grpc-js';
+import { assertInteger } from '../check-options.js';
+import { CommError } from '../errors.js';
 
 /** 64 MiB: sixteen times gRPC's own default of 4 MiB, which one image batch exceeds. */
 export const DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
-/** Options that client and server share. */
+/**
+ * Options that client and server share.
+ *
+ * @throws CommError `INVALID_ARGUMENT` for a limit that is none.
+ */
 export function messageLimits(maxMessageLength: number): ChannelOptions {
+  assertInteger('maxMessageLength', maxMessageLength, 1);
   return {
     'grpc.max_receive_message_length': maxMessageLength,
     'grpc.max_send_message_length': maxMessageLength,
   };
 }
+
+/** @throws CommError `RESOURCE_EXHAUSTED` (reason `MESSAGE_TOO_LARGE`), naming both sizes, for what is too large to be sent. */
+export function assertMessageLength(kind: 'request' | 'response', bytes: Uint8Array, maxMessageLength: number): void {
+  if (bytes.byteLength <= maxMessageLength) return;
+  throw new CommError(
+    'RESOURCE_EXHAUSTED',
+    `the ${kind} has ${bytes.byteLength} bytes, more than maxMessageLength allows (${maxMessageLength}); ` +
+      'raise it on client and server, or send less at once',
+    { reason: MESSAGE_TOO_LARGE },
+  );
+}
+
+export const MESSAGE_TOO_LARGE = 'MESSAGE_TOO_LARGE';
 
 /** A client finds a server that came back within a second or so; grpc-js by itself waits up to two minutes. */
 export const RECONNECT_OPTIONS: ChannelOptions = {

@@ -1,31 +1,35 @@
 import { Metadata, type ServiceError, type StatusObject, status } from '@grpc/grpc-js';
 import { CommError, type CommErrorCode } from '../errors.js';
+import { MESSAGE_TOO_LARGE } from './channel.js';
 
 // The one file that maps errors to gRPC statuses and back.
 
 const REASON = 'splitlearn-reason';
 /** https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback */
 const PUSHBACK = 'grpc-retry-pushback-ms';
+const MAX_REASON_LENGTH = 100;
 
 /** A gRPC status as an error or a response's end carries it. */
 export type CallStatus = Pick<StatusObject, 'code' | 'details' | 'metadata'>;
 
 /** What the caller sees of an error. An error that is no `CommError` keeps its message to itself. */
 export function toStatus(error: unknown): CallStatus {
-  const { code, message, reason, retryAfterMs } = CommError.from(error);
+  const { code, message, reason = '', retryAfterMs } = CommError.from(error);
   const metadata = new Metadata();
-  if (reason !== undefined) metadata.set(REASON, reason);
-  if (retryAfterMs !== undefined) metadata.set(PUSHBACK, String(Math.ceil(retryAfterMs)));
-  return { code: status[code], details: message, metadata };
+  // Sent even where there is none: it tells the server's own errors from those that gRPC makes on the way.
+  metadata.set(REASON, reason.replace(/[^\x21-\x7e]/g, '_').slice(0, MAX_REASON_LENGTH));
+  if (retryAfterMs !== undefined && retryAfterMs >= 0) metadata.set(PUSHBACK, String(Math.ceil(retryAfterMs)));
+  return { code: status[code], details: headerText(message), metadata };
 }
 
 /** The error that a status means to the caller at `address`. */
 export function fromStatus({ code, details, metadata }: CallStatus, address: string): CommError {
   const name = (status[code] ?? 'UNKNOWN') as CommErrorCode;
-  const reason = firstText(metadata, REASON);
+  const given = firstText(metadata, REASON);
+  const reason = given ?? (isTooLarge(name, details) ? MESSAGE_TOO_LARGE : undefined);
   const pushbackMs = Number(firstText(metadata, PUSHBACK) ?? Number.NaN);
-  return new CommError(name, reason ? details : explain(name, details, address), {
-    ...(reason !== undefined && { reason }),
+  return new CommError(name, given === undefined ? explain(name, details, address) : details, {
+    ...(reason && { reason }),
     ...(pushbackMs >= 0 && { retryAfterMs: pushbackMs }),
   });
 }
@@ -36,6 +40,9 @@ export function isServiceError(error: unknown): error is ServiceError {
 
 /** The statuses that gRPC itself makes say little; add whom they are about and what to do. */
 function explain(code: CommErrorCode, details: string, address: string): string {
+  if (isTooLarge(code, details)) {
+    return `a message between here and ${address} is too large (${details}); raise maxMessageLength on client and server, or send less at once`;
+  }
   switch (code) {
     case 'UNAVAILABLE':
       return `the server at ${address} cannot be reached, or went away (${details}); check that it runs and try again`;
@@ -44,8 +51,22 @@ function explain(code: CommErrorCode, details: string, address: string): string 
     case 'UNIMPLEMENTED':
       return `the server at ${address} does not offer this call (${details}); is it a SplitLearn compute server?`;
     default:
-      return details;
+      return `the call to the server at ${address} failed: ${details}`;
   }
+}
+
+/** gRPC has no code of its own for what grpc-js says of a message beyond `maxMessageLength`. */
+function isTooLarge(code: CommErrorCode, details: string): boolean {
+  return code === 'RESOURCE_EXHAUSTED' && /message.* larger than/i.test(details);
+}
+
+/**
+ * A message as a header carries it. A peer refuses headers beyond some 16 KiB, and the whole connection with them; an
+ * escaped character takes up to 9 bytes. The end is kept, because what was expected and what was found stand there.
+ */
+function headerText(message: string): string {
+  const cut = message.length > 1_000 ? `${message.slice(0, 700)} … ${message.slice(-300)}` : message;
+  return cut.toWellFormed();
 }
 
 function firstText(metadata: Metadata, key: string): string | undefined {

@@ -5,12 +5,14 @@ import { decodeRequest, encodeResponse, encodeServiceInfo } from '../codec/wire.
 import {
   type ComputeFunction,
   type ComputeRequest,
+  type ComputeResponse,
   type ServiceInfo,
   streamByCompute,
 } from '../compute-function.js';
 import { CommError, knownError } from '../errors.js';
-import { DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
+import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
+import { sessionRequests } from '../grpc/session-requests.js';
 import { toStatus } from '../grpc/status.js';
 import type { Logger } from '../logger.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
@@ -25,7 +27,7 @@ export interface AsyncComputeServicerOptions {
   readonly computeFn: ComputeFunction;
   /** Told of every error that is no `CommError`, with its stack; the caller only sees `INTERNAL`. Default: `console`. */
   readonly logger?: Logger;
-  /** What `GetServiceInfo` says is the largest message, in bytes. Default: 64 MiB. */
+  /** The largest response, in bytes, and what `GetServiceInfo` says is the largest message. Default: 64 MiB. */
   readonly maxMessageLength?: number;
 }
 
@@ -44,6 +46,7 @@ export class AsyncComputeServicer {
   readonly #maxMessageLength: number;
   readonly #calls = new CallRecorder();
   readonly #open = new Set<OpenCall>();
+  readonly #whenIdle: (() => void)[] = [];
 
   constructor(options: AsyncComputeServicerOptions) {
     const { computeFn, logger = console, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
@@ -64,24 +67,27 @@ export class AsyncComputeServicer {
     return this.#calls.read();
   }
 
-  /** Aborts the signal of every call that is under way, so that well-behaved work ends now. */
+  /** Answers every call that is under way with an error, and aborts its signal, so that well-behaved work ends now. */
   abortAll(reason: CommError): void {
     for (const opened of this.#open) opened.abort(reason);
+  }
+
+  /** Resolves when no call is under way: its work has ended, and its answer has been sent. */
+  async idle(): Promise<void> {
+    if (this.#open.size > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   async #compute(call: UnaryCall, opened: OpenCall): Promise<Uint8Array> {
     const arrivedMs = performance.now();
     const request = this.#decode(call.request, opened);
     const response = await this.#computeFn.compute(request, opened.context());
-    const selected = selectOutputs(response, request, 'all');
-    return this.#calls.sent(encodeResponse(selected, opened.requestId, performance.now() - arrivedMs));
+    return this.#encode(selectOutputs(response, request, 'all'), opened, arrivedMs);
   }
 
   async #stream(call: SessionCall, opened: OpenCall): Promise<void> {
     let latest: ComputeRequest = { inputs: {} };
     let arrivedMs = performance.now();
-    // destroyOnReturn would end the call, its answers included, when the compute function stops reading requests.
-    const requests = mapAsync(call.iterator({ destroyOnReturn: false }), (bytes: Uint8Array) => {
+    const requests = mapAsync(sessionRequests(call, opened.signal), (bytes) => {
       arrivedMs = performance.now();
       latest = this.#decode(bytes, opened);
       return latest;
@@ -93,10 +99,9 @@ export class AsyncComputeServicer {
     const context = opened.context();
     const responses = this.#computeFn.stream?.(all, context) ?? streamByCompute(this.#computeFn, all, context);
     for await (const response of responses) {
-      const selected = selectOutputs(response, latest, 'present');
-      const bytes = encodeResponse(selected, opened.requestId, performance.now() - arrivedMs);
-      if (!call.write(this.#calls.sent(bytes))) await once(call, 'drain', { signal: opened.signal });
       opened.signal.throwIfAborted();
+      const bytes = this.#encode(selectOutputs(response, latest, 'present'), opened, arrivedMs);
+      if (!call.write(bytes)) await once(call, 'drain', { signal: opened.signal });
     }
   }
 
@@ -104,6 +109,12 @@ export class AsyncComputeServicer {
     const { request, requestId } = decodeRequest(this.#calls.received(bytes));
     if (requestId) opened.requestId = requestId;
     return request;
+  }
+
+  #encode(response: ComputeResponse, { requestId }: OpenCall, arrivedMs: number): Uint8Array {
+    const bytes = encodeResponse(response, requestId, performance.now() - arrivedMs);
+    assertMessageLength('response', bytes, this.#maxMessageLength);
+    return this.#calls.sent(bytes);
   }
 
   async #serviceInfo(): Promise<Uint8Array> {
@@ -133,9 +144,11 @@ export class AsyncComputeServicer {
   async #tracked<T>(call: ServerCall, answer: (opened: OpenCall) => Promise<T>) {
     const opened = openCall(call);
     const finish = this.#calls.begin();
+    const work = answer(opened);
     this.#open.add(opened);
+    void Promise.allSettled([work, opened.over]).then(() => this.#close(opened));
     try {
-      const value = await answer(opened);
+      const value = await Promise.race([work, opened.aborted]);
       finish();
       return { ok: true, value } as const;
     } catch (error) {
@@ -143,8 +156,13 @@ export class AsyncComputeServicer {
       finish(known.code);
       return { ok: false, status: toStatus(known) } as const;
     } finally {
-      this.#open.delete(opened);
+      opened.answered();
     }
+  }
+
+  #close(opened: OpenCall): void {
+    this.#open.delete(opened);
+    if (this.#open.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   /** What the caller is told of an error. What it is not told is logged. */

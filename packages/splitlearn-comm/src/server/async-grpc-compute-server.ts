@@ -1,12 +1,15 @@
+import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
+import { assertInteger, MAX_TIMER_MS } from '../check-options.js';
 import type { ComputeFunction } from '../compute-function.js';
 import { CommError } from '../errors.js';
 import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits } from '../grpc/channel.js';
 import { SERVICE_NAME } from '../grpc/service.js';
+import { trackSockets } from '../grpc/sockets.js';
 import type { Logger } from '../logger.js';
 import type { CallStatistics } from '../statistics.js';
 import { AsyncComputeServicer } from './async-compute-servicer.js';
@@ -31,6 +34,11 @@ export interface StopOptions {
   readonly graceMs?: number;
 }
 
+/** How long calls that are told to stop may take to do so. */
+const HEED_MS = 1_000;
+/** How long peers may take to close their connections. */
+const CLOSE_MS = 500;
+
 const PROTO_FOLDER = fileURLToPath(new URL('../../proto', import.meta.url));
 
 /**
@@ -43,9 +51,11 @@ const PROTO_FOLDER = fileURLToPath(new URL('../../proto', import.meta.url));
 export class AsyncGRPCComputeServer {
   readonly #computeFn: ComputeFunction;
   readonly #address: string;
+  readonly #logger: Logger;
   readonly #servicer: AsyncComputeServicer;
   readonly #health = new HealthImplementation({ '': 'NOT_SERVING', [SERVICE_NAME]: 'NOT_SERVING' });
   readonly #server: Server;
+  #sockets: ReadonlySet<Socket> = new Set();
   #starting: Promise<number> | undefined;
   #stopping: Promise<void> | undefined;
   #terminated!: () => void;
@@ -54,11 +64,10 @@ export class AsyncGRPCComputeServer {
   constructor(options: AsyncGRPCComputeServerOptions) {
     const { computeFn, host = '127.0.0.1', port = 50051, address, logger = console } = options;
     const { maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
-    if (!Number.isInteger(port) || port < 0 || port > 65535) {
-      throw new CommError('INVALID_ARGUMENT', `port must be an integer from 0 to 65535; it is ${port}`);
-    }
+    assertInteger('port', port, 0, 65535);
     this.#computeFn = computeFn;
-    this.#address = address ?? (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`);
+    this.#logger = logger;
+    this.#address = address === undefined ? hostAndPort(host, port) : unixAddress(address);
     this.#servicer = new AsyncComputeServicer({ computeFn, logger, maxMessageLength });
     this.#server = new Server(messageLimits(maxMessageLength));
   }
@@ -105,7 +114,12 @@ export class AsyncGRPCComputeServer {
       this.#setHealth('SERVING');
       return port;
     } catch (error) {
-      await this.#computeFn.teardown?.();
+      try {
+        await this.#computeFn.teardown?.();
+      } catch (failure) {
+        // What failed first is what matters.
+        this.#logger.error(`teardown after a failed start failed: ${String(failure)}`);
+      }
       throw error;
     }
   }
@@ -128,24 +142,25 @@ export class AsyncGRPCComputeServer {
   #bind(): Promise<number> {
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(this.#address, ServerCredentials.createInsecure(), (error, port) => {
-        if (error) reject(bindError(this.#address, error));
-        else resolve(this.#address.startsWith('unix:') ? 0 : port);
+        if (error) return reject(bindError(this.#address, error));
+        this.#sockets = trackSockets(this.#server);
+        resolve(this.#address.startsWith('unix:') ? 0 : port);
       });
     });
   }
 
-  #drain(graceMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(() => {
-        this.#servicer.abortAll(new CommError('UNAVAILABLE', 'the server is stopping', { reason: 'STOPPING' }));
-        // The aborted calls get to send that status before their connections go.
-        setImmediate(() => this.#server.forceShutdown());
-      }, graceMs);
-      this.#server.tryShutdown(() => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
+  async #drain(graceMs: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    const idle = this.#servicer.idle();
+    if (!(await within(graceMs, idle))) {
+      this.#servicer.abortAll(new CommError('UNAVAILABLE', 'the server is stopping', { reason: 'STOPPING' }));
+      if (!(await within(HEED_MS, idle))) this.#logger.warn('calls that were told to stop go on; the server stops without them');
+    }
+    // No calls are left, but there may be health watchers, and connections whose peer is gone or never said a word.
+    if (await within(CLOSE_MS, closed)) return;
+    this.#server.forceShutdown();
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
   }
 
   #setHealth(health: 'SERVING' | 'NOT_SERVING'): void {
@@ -153,8 +168,44 @@ export class AsyncGRPCComputeServer {
   }
 }
 
+function hostAndPort(host: string, port: number): string {
+  if (typeof host !== 'string' || host === '') {
+    throw new CommError('INVALID_ARGUMENT', `host must be a name or an address, such as 127.0.0.1; it is '${host}'`);
+  }
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Beyond this the operating system would take a part of the path for the whole. */
+const MAX_SOCKET_PATH_BYTES = process.platform === 'linux' ? 107 : 103;
+
+function unixAddress(address: string): string {
+  const path = /^unix:(.+)$/.exec(address)?.[1];
+  if (path === undefined) {
+    throw new CommError('INVALID_ARGUMENT', `address must be unix:/absolute/path; it is '${address}' (for TCP give host and port)`);
+  }
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_SOCKET_PATH_BYTES) {
+    throw new CommError(
+      'INVALID_ARGUMENT',
+      `the path of ${address} has ${bytes} bytes, but that of a unix socket at most ${MAX_SOCKET_PATH_BYTES}; choose a shorter one`,
+    );
+  }
+  return address;
+}
+
+/** Whether something happens within a time. */
+async function within(timeMs: number, happening: Promise<void>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, Math.min(timeMs, MAX_TIMER_MS), false);
+  });
+  const inTime = await Promise.race([happening.then(() => true), late]);
+  clearTimeout(timer);
+  return inTime;
+}
+
 function reflection(): ReflectionService {
-  return new ReflectionService(loadSync('splitlearn/comm/v1/compute.proto', { includeDirs: [PROTO_FOLDER] }));
+  return new ReflectionService(loadSync('splitlearn/comm/v1/compute.proto', { includeDirs: [PROTO_FOLDER], keepCase: true }));
 }
 
 function bindError(address: string, cause: Error): CommError {

@@ -1,5 +1,5 @@
 import type { ComputeFunction, ModelInfo } from '@splitlearn/comm';
-import type { ManagerError } from '../errors.js';
+import { ManagerError } from '../errors.js';
 import type { EngineName } from '../runtime/model-runtime.js';
 import type { EngineOptions } from '../engines/engine.js';
 
@@ -21,6 +21,11 @@ export interface ModelHost {
   readonly died: Promise<ManagerError>;
   /** Memory that the model takes, in bytes. */
   memoryBytes(): Promise<number>;
-  /** Ends the model. Calls that are under way have `graceMs` milliseconds to finish. */
-  stop(graceMs: number): Promise<void>;
+  /** Ends the model. Calls that are under way are cut off. */
+  stop(): Promise<void>;
+}
+
+/** What a call fails with that is cut off because its model is unloaded. */
+export function unloaded(modelId: string): ManagerError {
+  return new ManagerError('MODEL_DRAINING', `model '${modelId}' was unloaded while it had this request`);
 }

@@ -16,12 +16,15 @@ import {
   RemoteComputeFunction,
 } from '@splitlearn/comm';
 import { ManagerError } from '../errors.js';
-import type { HostOptions, ModelHost } from './model-host.js';
+import { type HostOptions, type ModelHost, unloaded } from './model-host.js';
 import { OutputTail } from './output-tail.js';
-import type { FromRunner, ToRunner } from './runner-messages.js';
+import { type FromRunner, socketAddress, type ToRunner } from './runner-messages.js';
 
 /** How long after a lost connection the news of the process's end may take, in milliseconds. */
 const EXIT_NOTICE_MS = 500;
+
+/** How long a runner may take to answer or to end, which takes it no time when all is well, in milliseconds. */
+const ANSWER_MS = 1_000;
 
 const RUNNER = fileURLToPath(new URL('./runner-main.js', import.meta.url));
 
@@ -29,17 +32,24 @@ const RUNNER = fileURLToPath(new URL('./runner-main.js', import.meta.url));
  * Runs a model in a process of its own, the runner, which is reached by gRPC on a unix socket. Whatever the runner
  * writes to its standard output and error goes to the logger.
  *
- * @throws ManagerError what the engine says, or `MODEL_LOAD_FAILED` when the process ends while it loads.
+ * @param signal - Gives up the start.
+ * @throws ManagerError what the engine says, or `MODEL_LOAD_FAILED` when the process ends while it loads; the signal's
+ * reason when it was given up.
  */
-export async function startProcessHost(options: HostOptions, logger: Logger): Promise<ModelHost> {
-  // A folder that only this user may enter; short, because a socket's path has at most some 100 characters.
+export async function startProcessHost(options: HostOptions, logger: Logger, signal: AbortSignal): Promise<ModelHost> {
+  // A folder that only this user may enter.
   const folder = await mkdtemp(join(tmpdir(), 'splitlearn-'));
   const runner = new Runner(options, folder, logger);
+  const giveUp = () => runner.kill();
+  signal.addEventListener('abort', giveUp);
   try {
+    signal.throwIfAborted();
     return await runner.start();
   } catch (error) {
-    await runner.stop(0);
-    throw ManagerError.fromCommError(error);
+    await runner.stop();
+    throw signal.aborted ? signal.reason : ManagerError.fromCommError(error);
+  } finally {
+    signal.removeEventListener('abort', giveUp);
   }
 }
 
@@ -50,6 +60,7 @@ class Runner {
   readonly #output: OutputTail;
   readonly #exited: Promise<void>;
   #client: GRPCComputeClient | undefined;
+  #residentBytes = 0;
   #stopping = false;
 
   constructor(options: HostOptions, folder: string, logger: Logger) {
@@ -65,48 +76,64 @@ class Runner {
     this.#exited = new Promise<void>((resolve) => {
       this.#child.once('exit', () => resolve());
       this.#child.once('error', () => resolve()); // it could not even be started
-    }).then(() => rm(folder, { recursive: true, force: true }));
+    }).then(() => this.#cleanUp());
   }
 
   async start(): Promise<ModelHost> {
-    const address = `unix:${join(this.#folder, 's')}`;
-    this.#send({ type: 'start', options: this.#options, address });
+    this.#send({ type: 'start', options: this.#options, folder: this.#folder });
     const answer = await this.#nextMessage();
     if (answer?.type === 'failed') throw errorFromPlain(answer.error);
-    if (answer?.type !== 'ready') throw new ManagerError('MODEL_LOAD_FAILED', `${this.#ending()} while it was loaded`);
+    if (answer?.type !== 'ready') throw this.#failedToLoad();
     const { maxMessageLength } = this.#options;
-    this.#client = new GRPCComputeClient(address, { maxMessageLength });
-    await this.#client.connect();
+    this.#client = new GRPCComputeClient(socketAddress(this.#folder), { maxMessageLength });
+    const ended = this.#exited.then(() => Promise.reject(this.#failedToLoad()));
+    await Promise.race([this.#client.connect(), ended]);
     return {
       computeFn: this.#withCrashesExplained(new RemoteComputeFunction(this.#client)),
       info: answer.info,
       pid: this.#child.pid as number,
       died: this.#exited.then(() => (this.#stopping ? new Promise(() => {}) : this.#crashed())),
       memoryBytes: () => this.#memoryBytes(),
-      stop: (graceMs) => this.stop(graceMs),
+      stop: () => this.stop(),
     };
   }
 
-  async stop(graceMs: number): Promise<void> {
+  async stop(): Promise<void> {
     this.#stopping = true;
-    this.#send({ type: 'stop', graceMs });
-    // A process that computes in native code cannot answer; one second beyond its time it is ended all the same.
-    const kill = setTimeout(() => this.#child.kill('SIGKILL'), graceMs + 1_000);
+    this.#send({ type: 'stop' });
+    // A model that computes in native code cannot be told to stop.
+    const timer = setTimeout(() => this.kill(), ANSWER_MS);
     await this.#exited;
-    clearTimeout(kill);
+    clearTimeout(timer);
+  }
+
+  kill(): void {
+    this.#stopping = true;
+    this.#child.kill('SIGKILL');
+  }
+
+  async #cleanUp(): Promise<void> {
     await this.#client?.close();
+    // Where it cannot be removed, it is left to whoever tidies up temporary files.
+    await rm(this.#folder, { recursive: true, force: true }).catch(() => {});
   }
 
   /** To gRPC a runner that dies is a lost connection; to the caller it is a model that crashed. */
   #withCrashesExplained(remote: ComputeFunction): ComputeFunction {
+    const assertAlive = () => {
+      if (this.#hasEnded()) throw this.#crashed();
+    };
     const explain = async (error: unknown): Promise<unknown> => {
-      if (!(error instanceof CommError) || error.code !== 'UNAVAILABLE' || error.reason !== undefined) return error;
+      if (!(error instanceof CommError) || error.code !== 'UNAVAILABLE') return error;
+      if (this.#stopping) return this.#crashed();
+      if (error.reason !== undefined) return error;
       // The connection is lost an instant before the exit is known. If no exit follows, it is what it says.
       await Promise.race([this.#exited, delay(EXIT_NOTICE_MS, undefined, { ref: false })]);
       return this.#hasEnded() ? this.#crashed() : error;
     };
     return {
       compute: async (request: ComputeRequest, context: CallContext) => {
+        assertAlive();
         try {
           return await remote.compute(request, context);
         } catch (error) {
@@ -114,6 +141,7 @@ class Runner {
         }
       },
       stream: async function* (requests: AsyncIterable<ComputeRequest>, context: CallContext) {
+        assertAlive();
         try {
           yield* remote.stream?.(requests, context) ?? [];
         } catch (error) {
@@ -123,10 +151,12 @@ class Runner {
     };
   }
 
+  #failedToLoad(): ManagerError {
+    return new ManagerError('MODEL_LOAD_FAILED', `${this.#ending()} while it was loaded`);
+  }
+
   #crashed(): ManagerError {
-    if (this.#stopping) {
-      return new ManagerError('MODEL_DRAINING', `model '${this.#options.modelId}' was unloaded while it had this request`);
-    }
+    if (this.#stopping) return unloaded(this.#options.modelId);
     return new ManagerError('MODEL_CRASHED', `${this.#ending()}; the next request gets a new process, so try again`);
   }
 
@@ -142,8 +172,9 @@ class Runner {
 
   async #memoryBytes(): Promise<number> {
     this.#send({ type: 'memory' });
-    const answer = await this.#nextMessage();
-    return answer?.type === 'memory' ? answer.residentBytes : 0;
+    const answer = await Promise.race([this.#nextMessage(), delay(ANSWER_MS, undefined, { ref: false })]);
+    if (answer?.type === 'memory') this.#residentBytes = answer.residentBytes;
+    return this.#hasEnded() ? 0 : this.#residentBytes;
   }
 
   /** The runner's next message; `undefined` when it ends first. */

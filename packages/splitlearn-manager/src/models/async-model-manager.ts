@@ -19,7 +19,7 @@ export interface AsyncModelManagerOptions {
   readonly maxModels?: number;
   /** The largest request or response, in bytes. Default 64 MiB. */
   readonly maxMessageLength?: number;
-  /** Told when a model's process ends by itself. Default: `console`. */
+  /** Told when a model's process ends by itself, and what such a process writes to its output. Default: `console`. */
   readonly logger?: Logger;
 }
 
@@ -58,6 +58,8 @@ export interface UnloadReport {
 }
 
 interface Entry {
+  /** How many times `loadModel` was called before; the files of a model given later may be found sooner. */
+  readonly order: number;
   readonly config: ResolvedModelConfig;
   readonly located: LocatedModel;
   readonly model: ManagedModel;
@@ -77,6 +79,7 @@ export class AsyncModelManager {
   readonly #maxMessageLength: number;
   readonly #logger: Logger;
   readonly #entries = new Map<string, Entry>();
+  #loadCalls = 0;
   #shutDown = false;
 
   constructor(options: AsyncModelManagerOptions = {}) {
@@ -97,15 +100,16 @@ export class AsyncModelManager {
    */
   async loadModel(modelConfig: string | ModelConfig): Promise<ManagedModelInfo> {
     const config = parseModelConfig(modelConfig);
+    const order = this.#loadCalls++;
     const located = await locateModel(config);
     const { modelId } = located;
     const present = this.#entries.get(modelId);
     if (present && !isDeepStrictEqual(present.config, config)) throw alreadyLoaded(modelId);
-    const entry = present ?? this.#admit(config, located);
+    const entry = present ?? this.#admit(order, config, located);
     try {
       await entry.model.load();
     } catch (error) {
-      if (!present) this.#forget(modelId);
+      if (!present) this.#forget(entry);
       throw error;
     }
     return this.#describe(entry);
@@ -121,8 +125,8 @@ export class AsyncModelManager {
    * Lends a model out until the lease is released. A model that is being loaded is waited for; one whose process has
    * ended is started again.
    *
-   * @throws ManagerError `MODEL_NOT_FOUND`, `MODEL_DRAINING`, `MODEL_LOAD_FAILED`; the signal's reason when the caller's
-   * time runs out first.
+   * @throws ManagerError `MODEL_NOT_FOUND`, `MODEL_DRAINING`, `MODEL_LOAD_FAILED`; the signal's reason when the
+   * caller's time runs out first.
    */
   async acquire(modelId: string, context?: Pick<CallContext, 'signal'>): Promise<ModelLease> {
     return this.#find(modelId).model.acquire(context?.signal);
@@ -134,18 +138,23 @@ export class AsyncModelManager {
    * @throws ManagerError `MODEL_NOT_FOUND`.
    */
   async unloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<UnloadReport> {
-    const { model } = this.#find(modelId);
+    const entry = this.#find(modelId);
+    const { model } = entry;
     if (model.state === 'DRAINING') throw new ManagerError('MODEL_DRAINING', `model '${modelId}' is being unloaded already`);
     const startedMs = performance.now();
-    const outcome = await model.unload(graceMs);
-    this.#forget(modelId);
-    this.metrics.recordModelUnload(modelId);
-    return { modelId, ...outcome, durationMs: performance.now() - startedMs };
+    try {
+      const outcome = await model.unload(graceMs);
+      return { modelId, ...outcome, durationMs: performance.now() - startedMs };
+    } finally {
+      this.#forget(entry);
+      this.metrics.recordModelUnload(modelId);
+    }
   }
 
-  /** All models that are loaded, in the order of their loading. */
+  /** All models that are loaded, in the order in which they were given. */
   listModels(): ManagedModelInfo[] {
-    return [...this.#entries.values()].map((entry) => this.#describe(entry));
+    const entries = [...this.#entries.values()].sort((one, other) => one.order - other.order);
+    return entries.map((entry) => this.#describe(entry));
   }
 
   /** @throws ManagerError `MODEL_NOT_FOUND`. */
@@ -157,33 +166,38 @@ export class AsyncModelManager {
     return { models: this.listModels(), resources: this.resourceManager.getCurrentUsage(), ...this.metrics.getStatistics() };
   }
 
-  /** Unloads all models and refuses to load any more. */
-  async shutdown(options: UnloadOptions = {}): Promise<void> {
+  /** Unloads all models and refuses to load any more. Models that are being unloaded already are waited for as well. */
+  async shutdown({ graceMs = 30_000 }: UnloadOptions = {}): Promise<void> {
     this.#shutDown = true;
-    const unloadable = this.listModels().filter(({ state }) => state !== 'DRAINING');
-    await Promise.all(unloadable.map(({ modelId }) => this.unloadModel(modelId, options)));
+    await Promise.all(
+      [...this.#entries.values()].map(({ model }) =>
+        model.state === 'DRAINING' ? model.unload(graceMs) : this.unloadModel(model.modelId, { graceMs }),
+      ),
+    );
   }
 
-  #admit(config: ResolvedModelConfig, located: LocatedModel): Entry {
+  #admit(order: number, config: ResolvedModelConfig, located: LocatedModel): Entry {
     const { modelId } = located;
     if (this.#shutDown) throw new ManagerError('SHUT_DOWN', `model '${modelId}' cannot be loaded: the server is shutting down`);
     if (this.#entries.size >= this.#maxModels) throw this.#tooMany(modelId);
     const { threads, memoryBytes } = this.resourceManager.reserve(modelId, estimateBytes(config, located), config.threads);
     const onCrash = (error: ManagerError) => this.#logger.warn(error.message);
-    const model = new ManagedModel(modelId, () => this.#startHost(entry), onCrash);
-    const entry: Entry = { config, located, model, threads, memoryBytes, loadMs: 0 };
+    const model = new ManagedModel(modelId, (signal) => this.#startHost(entry, signal), onCrash);
+    const entry: Entry = { order, config, located, model, threads, memoryBytes, loadMs: 0 };
     this.#entries.set(modelId, entry);
     return entry;
   }
 
-  async #startHost(entry: Entry): Promise<ModelHost> {
+  async #startHost(entry: Entry, signal: AbortSignal): Promise<ModelHost> {
     const { config, located, threads } = entry;
     const { modelId, engine, folder, file } = located;
     const { maxQueue, isolation } = config;
     const options: HostOptions = { modelId, engine, folder, file, threads, maxQueue, maxMessageLength: this.#maxMessageLength };
     const startedMs = performance.now();
     try {
-      const host = await (isolation === 'process' ? startProcessHost(options) : startThreadHost(options));
+      const starting =
+        isolation === 'process' ? startProcessHost(options, this.#logger, signal) : startThreadHost(options);
+      const host = await starting;
       entry.loadMs = performance.now() - startedMs;
       entry.memoryBytes = await host.memoryBytes();
       this.resourceManager.recordUse(modelId, entry.memoryBytes);
@@ -195,7 +209,9 @@ export class AsyncModelManager {
     }
   }
 
-  #forget(modelId: string): void {
+  #forget(entry: Entry): void {
+    const { modelId } = entry.located;
+    if (this.#entries.get(modelId) !== entry) return; // forgotten already, and perhaps loaded anew
     this.#entries.delete(modelId);
     this.resourceManager.releaseModel(modelId);
   }
@@ -203,7 +219,7 @@ export class AsyncModelManager {
   #find(modelId: string): Entry {
     const entry = this.#entries.get(modelId);
     if (entry) return entry;
-    const loaded = [...this.#entries.keys()].map((name) => `'${name}'`).join(', ');
+    const loaded = this.listModels().map(({ name }) => `'${name}'`).join(', ');
     throw new ManagerError('MODEL_NOT_FOUND', `there is no model '${modelId}' here; loaded: ${loaded || 'none'}`);
   }
 

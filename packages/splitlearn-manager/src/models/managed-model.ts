@@ -4,8 +4,18 @@ import type { ModelHost } from '../hosts/model-host.js';
 import { ModelLease } from './lease.js';
 import type { ModelState } from './model-state.js';
 
-/** Starts the process or thread of a model. */
-export type StartHost = () => Promise<ModelHost>;
+/** Starts the process or thread of a model. It may give up when the signal is aborted: nobody waits for it then. */
+export type StartHost = (signal: AbortSignal) => Promise<ModelHost>;
+
+/** The longest that `setTimeout` waits; given more, it does not wait at all. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+export interface UnloadOutcome {
+  /** How many requests were cut off. */
+  readonly interrupted: number;
+  /** The memory that the host had, in bytes. */
+  readonly reclaimedBytes: number;
+}
 
 /** One model's life: its state, the host that runs it, and the leases that are out. */
 export class ManagedModel {
@@ -16,7 +26,11 @@ export class ManagedModel {
   #host: ModelHost | undefined;
   #loading: Promise<ModelHost> | undefined;
   #leases = 0;
-  #whenUnused: (() => void) | undefined;
+  #unloading: Promise<UnloadOutcome> | undefined;
+  readonly #unloadBegan = new AbortController();
+  /** Ends an unload's wait for the leases that are out. */
+  #stopWaiting!: () => void;
+  readonly #waited = new Promise<void>((resolve) => (this.#stopWaiting = resolve));
 
   constructor(modelId: string, startHost: StartHost, onCrash: (error: ManagerError) => void) {
     this.modelId = modelId;
@@ -43,7 +57,7 @@ export class ManagedModel {
 
   /** Starts the model where it does not run. However many ask at once, it is started once. */
   load(): Promise<ModelHost> {
-    if (this.#state === 'DRAINING' || this.#state === 'UNLOADED') return Promise.reject(this.#draining());
+    if (this.#unloading) return Promise.reject(this.#draining());
     if (this.#host) return Promise.resolve(this.#host);
     this.#loading ??= this.#start().finally(() => (this.#loading = undefined));
     return this.#loading;
@@ -55,39 +69,54 @@ export class ManagedModel {
    * @param signal - Gives up waiting for the start; the start itself goes on for whoever else waits.
    */
   async acquire(signal?: AbortSignal): Promise<ModelLease> {
+    signal?.throwIfAborted();
     const host = await abortable(this.load(), signal);
-    if (this.#state !== 'READY') throw this.#draining();
+    if (this.#unloading) throw this.#draining();
     this.#leases++;
     return new ModelLease(this.modelId, host.computeFn, () => {
-      if (--this.#leases === 0) this.#whenUnused?.();
+      if (--this.#leases === 0 && this.#unloading) this.#stopWaiting();
     });
   }
 
   /**
-   * Refuses new leases, waits up to `graceMs` for those that are out, and ends the host.
-   *
-   * @returns how many requests were cut off, and the memory that the host had, in bytes.
+   * Refuses new leases, waits up to `graceMs` for those that are out, and ends the host. A start that is under way is
+   * given up. While the model is being unloaded already, this joins in, and can only shorten the wait.
    */
-  async unload(graceMs: number): Promise<{ interrupted: number; reclaimedBytes: number }> {
+  async unload(graceMs: number): Promise<UnloadOutcome> {
+    this.#unloading ??= this.#unload();
+    const timer = setTimeout(() => this.#stopWaiting(), Math.min(graceMs, MAX_TIMER_MS));
+    try {
+      return await this.#unloading;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #unload(): Promise<UnloadOutcome> {
     this.#state = 'DRAINING';
-    const host = this.#host ?? (await this.#loading?.catch(() => undefined));
-    const until = Date.now() + graceMs;
-    if (this.#leases > 0) await this.#unused(graceMs);
+    this.#unloadBegan.abort(this.#draining());
+    if (this.#leases === 0) this.#stopWaiting();
+    await Promise.all([this.#waited, this.#loading?.catch(() => {})]);
     const interrupted = this.#leases;
+    const host = this.#host;
     const reclaimedBytes = (await host?.memoryBytes()) ?? 0;
-    await host?.stop(Math.max(0, until - Date.now()));
-    this.#host = undefined;
-    this.#state = 'UNLOADED';
+    try {
+      await host?.stop();
+    } finally {
+      this.#host = undefined;
+      this.#state = 'UNLOADED';
+    }
     return { interrupted, reclaimedBytes };
   }
 
   async #start(): Promise<ModelHost> {
     this.#state = 'LOADING';
     try {
-      const host = await this.#startHost();
+      const host = await this.#startHost(this.#unloadBegan.signal);
       this.#host = host;
-      if (this.#state === 'LOADING') this.#state = 'READY';
       void host.died.then((error) => this.#crashed(error));
+      this.#unloadBegan.signal.throwIfAborted();
+      this.#state = 'READY';
       return host;
     } catch (error) {
       if (this.#state === 'LOADING') this.#state = 'FAILED';
@@ -101,16 +130,6 @@ export class ManagedModel {
     this.#onCrash(error);
   }
 
-  async #unused(graceMs: number): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, graceMs);
-      this.#whenUnused = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-  }
-
   #draining(): ManagerError {
     return new ManagerError('MODEL_DRAINING', `model '${this.modelId}' is being unloaded and takes no new requests`);
   }
@@ -118,7 +137,6 @@ export class ManagedModel {
 
 async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return promise;
-  signal.throwIfAborted();
   let abort!: () => void;
   const aborted = new Promise<never>((_, reject) => {
     abort = () => reject(signal.reason);

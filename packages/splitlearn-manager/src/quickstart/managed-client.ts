@@ -1,5 +1,6 @@
 import {
   type CallOptions,
+  CommError,
   type ComputeOptions,
   GRPCComputeClient,
   type GRPCComputeClientOptions,
@@ -74,9 +75,9 @@ export class ManagedClient {
     if (typeof input !== 'string') return this.#client.compute(input, options as ComputeOptions);
     const outputs = await this.#client.compute({ text: tensor([input]) }, toComputeOptions(options as GenerateOptions));
     return {
-      text: firstString(outputs.text),
-      tokenIds: Array.from((outputs.token_ids as Tensor<'int64'>).data, Number),
-      finishReason: firstString(outputs.finish_reason) as FinishReason,
+      text: firstString(output(outputs, 'text')),
+      tokenIds: Array.from(output(outputs, 'token_ids').data, Number),
+      finishReason: firstString(output(outputs, 'finish_reason')) as FinishReason,
     };
   }
 
@@ -84,10 +85,10 @@ export class ManagedClient {
   async *generate(prompt: string, options: GenerateOptions = {}): AsyncGenerator<GeneratedPiece, void> {
     const responses = this.#client.stream([{ inputs: { text: tensor([prompt]) } }], toComputeOptions(options));
     for await (const { outputs } of responses) {
-      const { text, token_id: tokenId, finish_reason: finishReason } = outputs;
+      const { finish_reason: finishReason } = outputs;
       yield {
-        text: firstString(text),
-        tokenId: Number((tokenId as Tensor<'int64'>).data[0]),
+        text: firstString(output(outputs, 'text')),
+        tokenId: Number(output(outputs, 'token_id').data[0]),
         ...(finishReason && { finishReason: firstString(finishReason) as FinishReason }),
       };
     }
@@ -131,6 +132,15 @@ function toComputeOptions(options: GenerateOptions): ComputeOptions {
   return { ...call, parameters: Object.fromEntries(set) as Record<string, JsonValue> };
 }
 
-function firstString(value: Tensor | undefined): string {
-  return String(value?.data[0] ?? '');
+function output(outputs: Tensors, name: string): Tensor {
+  const found = outputs[name];
+  if (found) return found;
+  throw new CommError(
+    'FAILED_PRECONDITION',
+    `the answer has no '${name}', so this model does not continue texts; give it tensors, as in infer({ … })`,
+  );
+}
+
+function firstString(value: Tensor): string {
+  return String(value.data[0] ?? '');
 }

@@ -1,3 +1,4 @@
+import { setPriority } from 'node:os';
 import type { Model } from '@splitlearn/comm';
 import type { Engine } from '../engines/engine.js';
 import { loadOnnxModel } from '../engines/onnx.js';
@@ -10,6 +11,13 @@ const engines: Readonly<Record<EngineName, Engine>> = {
   onnx: loadOnnxModel,
   transformers: loadTransformersModel,
 };
+
+/** https://man7.org/linux/man-pages/man7/sched.7.html: with 10, a thread that serves gets the core when it has work. */
+const NICENESS = 10;
+
+// On Linux priorities are those of threads, and the threads that ONNX Runtime makes inherit this one's. So where all
+// cores compute, health checks and new requests still come first. Elsewhere it would be the whole process's.
+if (process.platform === 'linux') setPriority(NICENESS);
 
 export default function loadModel({ engine, ...options }: Omit<RuntimeOptions, 'maxQueue'>): Promise<Model> {
   return engines[engine](options);

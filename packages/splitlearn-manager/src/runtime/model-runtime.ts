@@ -17,6 +17,9 @@ export interface RuntimeOptions extends EngineOptions {
  * https://github.com/microsoft/onnxruntime/issues/19611).
  */
 export function createModelRuntime({ maxQueue, ...data }: RuntimeOptions): ComputeFunction {
+  // ONNX Runtime's builds since 1.29 tell Microsoft which models run here, unless this is set before they are loaded; what
+  // a thread sets in its own process.env they do not see (https://github.com/microsoft/onnxruntime/pull/27379).
+  process.env.ORT_DISABLE_TELEMETRY ??= '1';
   return new AsyncModelComputeFunction({
     model: new URL('./engine-thread.js', import.meta.url),
     executor: new WorkerExecutor({ threads: 1, maxQueue, data }),

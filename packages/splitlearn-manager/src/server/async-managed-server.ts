@@ -73,8 +73,9 @@ export class AsyncManagedServer {
     return this.#port;
   }
 
-  /** Refuses new calls, lets those under way finish for `graceMs`, and unloads all models. */
+  /** Refuses new calls, lets those under way finish for `graceMs`, and unloads all models. Gives up a start. */
   async stop(options?: StopOptions): Promise<void> {
+    if (this.#port === undefined) await this.modelManager.shutdown({ graceMs: 0 });
     await this.#server.stop(options);
     this.#port = undefined;
   }

@@ -38,21 +38,27 @@ export async function locateModel(config: ResolvedModelConfig): Promise<LocatedM
 }
 
 async function findFile(folder: string, wanted: string | undefined, source: string): Promise<string> {
-  if (wanted !== undefined) {
-    const file = await realpath(join(folder, wanted)).catch(() => undefined);
-    if (!file) throw invalid(source, `it has no file '${wanted}'; its ONNX files are: ${await listOnnx(folder)}`);
-    // After realpath, so that neither '..' nor a symbolic link leads out of the folder.
-    if (relative(folder, file).split(sep)[0] === '..') throw invalid(source, `its file '${wanted}' lies outside of it`);
-    return file;
-  }
-  for (const usual of ['onnx/model.onnx', 'model.onnx']) {
-    const file = join(folder, usual);
-    if (await stat(file).catch(() => undefined)) return file;
-  }
+  if (wanted !== undefined) return fileInside(folder, wanted, source);
   const files = await onnxFiles(folder);
+  const usual = [join('onnx', 'model.onnx'), 'model.onnx'].find((name) => files.includes(name));
   const [only] = files;
-  if (only && files.length === 1) return join(folder, only);
-  throw invalid(source, `it has ${only ? 'several ONNX files' : 'no ONNX file'}: ${await listOnnx(folder)}; name one with 'file'`);
+  if (usual !== undefined) return fileInside(folder, usual, source);
+  if (only !== undefined && files.length === 1) return fileInside(folder, only, source);
+  if (only !== undefined) throw invalid(source, `it has several ONNX files; name one with 'file': ${files.join(', ')}`);
+  throw invalid(source, "there is no ONNX file in it or in its folder 'onnx'; download or export the model once more");
+}
+
+/** The real path of a file: one that neither '..' nor a symbolic link leads out of the folder to. */
+async function fileInside(folder: string, name: string, source: string): Promise<string> {
+  const file = await realpath(join(folder, name)).catch(() => undefined);
+  if (!file || !(await stat(file)).isFile()) {
+    const files = (await onnxFiles(folder)).join(', ') || 'none';
+    throw invalid(source, `it has no file '${name}'; its ONNX files are: ${files}`);
+  }
+  if (relative(folder, file).split(sep)[0] === '..') {
+    throw invalid(source, `its file '${name}' lies outside of it; copy the file into the folder`);
+  }
+  return file;
 }
 
 async function hasTokenizer(folder: string): Promise<boolean> {
@@ -66,15 +72,11 @@ async function onnxFiles(folder: string): Promise<string[]> {
   return names.flat().filter((name) => name.endsWith('.onnx'));
 }
 
-async function listOnnx(folder: string): Promise<string> {
-  return (await onnxFiles(folder)).join(', ') || 'none';
-}
-
 /** External data lies beside the file under the file's own name and an ending, by the exporters' convention. */
 async function sizeWithExternalData(file: string): Promise<number> {
   const names = (await readdir(dirname(file))).filter((name) => name.startsWith(basename(file)));
-  const sizes = await Promise.all(names.map(async (name) => (await stat(join(dirname(file), name))).size));
-  return sizes.reduce((sum, size) => sum + size, 0);
+  const found = await Promise.all(names.map((name) => stat(join(dirname(file), name)).catch(() => undefined)));
+  return found.reduce((sum, stats) => sum + (stats?.size ?? 0), 0);
 }
 
 function notFound(source: string, path: string): ManagerError {

@@ -1,0 +1,122 @@
+import { Metadata, status } from '@grpc/grpc-js';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { CommError, type CommErrorCode } from '../errors.js';
+import { fromStatus, isServiceError, toStatus } from './status.js';
+
+const address = 'gpu-box:50051';
+const codes = Object.keys(status).filter((name) => Number.isNaN(Number(name)) && name !== 'OK') as CommErrorCode[];
+
+/** A status as gRPC makes it on the way, without a word of ours. */
+function grpcStatus(code: CommErrorCode, details: string) {
+  return { code: status[code], details, metadata: new Metadata() };
+}
+
+/** What a caller gets of an error that a server throws. */
+function received(error: CommError): CommError {
+  return fromStatus(toStatus(error), address);
+}
+
+describe('an error of the server', () => {
+  it.each(codes)('%s reaches the caller with its code, message, reason and pushback', (code) => {
+    const error = received(new CommError(code, 'so it is', { reason: 'A_REASON', retryAfterMs: 12.3, cause: 'secret' }));
+    expect(error).toMatchObject({ code, message: 'so it is', reason: 'A_REASON', retryAfterMs: 13 });
+    expect(error.cause).toBe(undefined);
+  });
+
+  it.each(codes)('%s says what the server said, also where it gave no reason', (code) => {
+    const error = received(new CommError(code, 'the database is away'));
+    expect(error).toMatchObject({ code, message: 'the database is away', reason: undefined, retryAfterMs: undefined });
+  });
+
+  it('keeps its message to itself when it is no CommError', () => {
+    expect(received(toCommError(new Error('password = 1234')))).toMatchObject({ code: 'INTERNAL', message: 'internal error' });
+  });
+
+  it('fits into headers, whatever it says', () => {
+    const anything = fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)), maxLength: 3_000 });
+    const options = fc.record({ reason: anything, retryAfterMs: fc.double() }, { requiredKeys: [] });
+    fc.assert(
+      fc.property(anything, options, (message, given) => {
+        const { details, metadata } = toStatus(new CommError('ABORTED', message, given));
+        const headers = Object.entries(metadata.toHttp2Headers()).flat(2).join('');
+        expect(encodeURI(details).length + headers.length).toBeLessThan(16 * 1024);
+        expect(headers).toMatch(/^[\x20-\x7e]*$/);
+        if (message.length <= 1_000 && message.isWellFormed()) expect(details).toBe(message);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('loses the middle of a message that is too long, not the sizes at its end', () => {
+    const { message } = received(new CommError('INVALID_ARGUMENT', `tensor '${'x'.repeat(1e6)}' needs 8 bytes, but has 7`));
+    expect(message).toMatch(/^tensor 'x+ … x+' needs 8 bytes, but has 7$/);
+    expect(message.length).toBeLessThan(1_010);
+  });
+
+  it.each([Number.NaN, -1])('has no pushback of %d ms', (retryAfterMs) => {
+    expect(received(new CommError('UNAVAILABLE', 'away', { retryAfterMs })).retryAfterMs).toBe(undefined);
+  });
+});
+
+describe('an error that gRPC makes', () => {
+  it.each<[CommErrorCode, string, string]>([
+    [
+      'UNAVAILABLE',
+      'connect ECONNREFUSED',
+      'the server at gpu-box:50051 cannot be reached, or went away (connect ECONNREFUSED); check that it runs and try again',
+    ],
+    [
+      'DEADLINE_EXCEEDED',
+      'after 1s',
+      'the server at gpu-box:50051 gave no answer in time (after 1s); raise timeoutMs if the work may take longer',
+    ],
+    [
+      'UNIMPLEMENTED',
+      'unknown method',
+      'the server at gpu-box:50051 does not offer this call (unknown method); is it a SplitLearn compute server?',
+    ],
+    ['INTERNAL', 'RST_STREAM 9', 'the call to the server at gpu-box:50051 failed: RST_STREAM 9'],
+  ])('%s says whom it is about and what to do', (code, details, message) => {
+    expect(fromStatus(grpcStatus(code, details), address)).toMatchObject({ code, message, reason: undefined });
+  });
+
+  it.each([
+    'Received message larger than max (500060 vs 10000)',
+    'Attempted to send message with a size larger than 10000',
+    'Received message that decompresses to a size larger than 10000',
+  ])('RESOURCE_EXHAUSTED of a message that is too large says so: %s', (details) => {
+    expect(fromStatus(grpcStatus('RESOURCE_EXHAUSTED', details), address)).toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+      reason: 'MESSAGE_TOO_LARGE',
+      retryable: false,
+      message: expect.stringMatching(/gpu-box:50051 is too large \(.*10000\)?\); raise maxMessageLength/),
+    });
+  });
+
+  it('RESOURCE_EXHAUSTED of another kind has no such reason', () => {
+    expect(fromStatus(grpcStatus('RESOURCE_EXHAUSTED', 'Bandwidth exhausted'), address).reason).toBe(undefined);
+  });
+
+  it('with pushback is worth another try, whoever sent it', () => {
+    const busy = grpcStatus('RESOURCE_EXHAUSTED', 'slow down');
+    busy.metadata.set('grpc-retry-pushback-ms', '250');
+    expect(fromStatus(busy, address)).toMatchObject({ retryAfterMs: 250, retryable: true });
+  });
+
+  it('with a code that does not exist is UNKNOWN', () => {
+    expect(fromStatus({ code: 77 as status, details: '?', metadata: new Metadata() }, address).code).toBe('UNKNOWN');
+  });
+});
+
+describe('isServiceError', () => {
+  it('knows the errors of grpc-js from others', () => {
+    expect(isServiceError(Object.assign(new Error('x'), { code: 5, details: 'x', metadata: new Metadata() }))).toBe(true);
+    expect(isServiceError(new Error('x'))).toBe(false);
+    expect(isServiceError({ code: 5, details: 'x', metadata: new Metadata() })).toBe(false);
+  });
+});
+
+function toCommError(error: unknown): CommError {
+  return CommError.from(error);
+}

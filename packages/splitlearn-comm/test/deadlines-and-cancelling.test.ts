@@ -1,0 +1,282 @@
+import { getEventListeners } from 'node:events';
+import {
+  AsyncModelComputeFunction,
+  type CallContext,
+  CommError,
+  type ComputeFunction,
+  SerialExecutor,
+  tensor,
+  WorkerExecutor,
+} from '@splitlearn/comm';
+import { loopback } from '@splitlearn/comm/testing';
+import { describe, expect, it } from 'vitest';
+import { abortReason, collect, type Deferred, deferred, rejection } from './support/deferred.js';
+import { echo, requestThenSilence, streaming, valueOf } from './support/functions.js';
+import { GatedModel } from './support/gated-model.js';
+
+const input = tensor([1]);
+
+/** A compute function that works until its signal is aborted, and tells the test of both. */
+class Patient implements ComputeFunction {
+  readonly begun: Deferred<CallContext> = deferred();
+  readonly reason: Deferred<unknown> = deferred();
+
+  async compute(_: unknown, context: CallContext): Promise<never> {
+    this.begun.resolve(context);
+    const reason = await abortReason(context.signal);
+    this.reason.resolve(reason);
+    throw reason;
+  }
+}
+
+describe('a call', () => {
+  it('that its caller cancels is CANCELLED on both sides', async () => {
+    const patient = new Patient();
+    await using pair = await loopback(patient);
+    const controller = new AbortController();
+    const call = pair.client.compute(input, { signal: controller.signal });
+    const { signal } = await patient.begun.promise;
+    expect(signal.aborted).toBe(false);
+    controller.abort('enough');
+    expect(await rejection(call)).toMatchObject({ name: 'CommError', code: 'CANCELLED', cause: 'enough' });
+    const reason = await patient.reason.promise;
+    expect(reason).toBeInstanceOf(CommError);
+    expect(reason).toMatchObject({ code: 'CANCELLED', message: 'the caller cancelled the call, or its connection was lost' });
+  });
+
+  it('whose time is up is DEADLINE_EXCEEDED on both sides, however close the clocks are', async () => {
+    const reasons: unknown[] = [];
+    const all = deferred();
+    await using pair = await loopback({
+      async compute(_, { signal }) {
+        const reason = await abortReason(signal);
+        if (reasons.push(reason) === 40) all.resolve();
+        throw reason;
+      },
+    });
+    await pair.client.connect();
+    const calls = Array.from({ length: 40 }, (_, index) => rejection(pair.client.compute(input, { timeoutMs: 100 + index })));
+    for (const error of await Promise.all(calls)) {
+      expect(error).toMatchObject({ code: 'DEADLINE_EXCEEDED', message: expect.stringContaining(`${pair.client.address} gave no answer in time`) });
+    }
+    // A call whose time was up on its way has not reached the function; those that have must all know why they end.
+    await Promise.race([all.promise, pair.server.stop({ graceMs: 60_000 })]);
+    expect(new Set(reasons.map((reason) => (reason as CommError).code))).toEqual(new Set(['DEADLINE_EXCEEDED']));
+  });
+
+  it('knows its deadline, and that it has none', async () => {
+    const deadlines: (number | undefined)[] = [];
+    await using pair = await loopback({
+      async compute({ inputs }, { deadlineMs }) {
+        deadlines.push(deadlineMs);
+        return { outputs: inputs };
+      },
+    });
+    const before = Date.now();
+    await pair.client.compute(input, { timeoutMs: 30_000 });
+    await pair.client.compute(input, { timeoutMs: Number.POSITIVE_INFINITY });
+    await pair.client.compute(input, { timeoutMs: 60 * 24 * 3_600_000 });
+    await pair.client.compute(input, { timeoutMs: Number.MAX_VALUE });
+    const [first, ...others] = deadlines;
+    expect(Number(first) - before).toBeGreaterThanOrEqual(30_000);
+    expect(Number(first) - before).toBeLessThan(40_000);
+    expect(others).toEqual([undefined, undefined, undefined]);
+  });
+
+  it('has 60 seconds unless the client or the call says otherwise', async () => {
+    const timeouts: number[] = [];
+    const noting: ComputeFunction = {
+      async compute({ inputs }, { deadlineMs }) {
+        timeouts.push(Number(deadlineMs) - Date.now());
+        return { outputs: inputs };
+      },
+    };
+    for (const client of [{}, { timeoutMs: 20_000 }]) {
+      await using pair = await loopback(noting, { client });
+      await pair.client.compute(input);
+    }
+    expect(Math.abs((timeouts[0] ?? 0) - 60_000)).toBeLessThan(5_000);
+    expect(Math.abs((timeouts[1] ?? 0) - 20_000)).toBeLessThan(5_000);
+  });
+
+  it('without any time left is not made', async () => {
+    let computed = false;
+    await using pair = await loopback({
+      async compute({ inputs }) {
+        computed = true;
+        return { outputs: inputs };
+      },
+    });
+    expect(await rejection(pair.client.compute(input, { timeoutMs: 0 }))).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    await pair.server.stop();
+    expect(computed).toBe(false);
+  });
+
+  it.each([Number.NaN, -1, '5'])('cannot have a timeout of %s', async (timeoutMs) => {
+    await using pair = await loopback(echo);
+    const options = { timeoutMs: timeoutMs as number };
+    const invalid = { code: 'INVALID_ARGUMENT', message: `timeoutMs must be 0 or more milliseconds; it is ${timeoutMs}` };
+    expect(await rejection(pair.client.compute(input, options))).toMatchObject(invalid);
+    expect(await rejection(pair.client.connect(options))).toMatchObject(invalid);
+    expect(await rejection(pair.client.healthCheck('', options))).toMatchObject(invalid);
+    expect(await rejection(collect(pair.client.stream([], options)))).toMatchObject(invalid);
+    expect(pair.client.getStatistics().inFlight).toBe(0);
+  });
+
+  it('that is cancelled before it is made is not made', async () => {
+    let computed = false;
+    await using pair = await loopback({
+      async compute({ inputs }) {
+        computed = true;
+        return { outputs: inputs };
+      },
+    });
+    const reason = new CommError('UNAVAILABLE', 'my own server stops');
+    expect(await rejection(pair.client.compute(input, { signal: AbortSignal.abort(reason) }))).toBe(reason);
+    expect(await rejection(collect(pair.client.stream([{ inputs: {} }], { signal: AbortSignal.abort(reason) })))).toBe(reason);
+    await pair.server.stop();
+    expect(computed).toBe(false);
+  });
+
+  it('that was answered is never aborted afterwards', async () => {
+    const signals: AbortSignal[] = [];
+    await using pair = await loopback({
+      async compute({ inputs }, { signal }) {
+        signals.push(signal);
+        return { outputs: inputs };
+      },
+    });
+    await pair.client.compute(input);
+    await collect(pair.client.stream([{ inputs: {} }]));
+    await pair.server.stop();
+    expect(signals.map(({ aborted }) => aborted)).toEqual([false, false]);
+  });
+
+  it('leaves no listener on a signal that many calls share', async () => {
+    await using pair = await loopback(echo);
+    const { signal } = new AbortController();
+    const calls = Array.from({ length: 50 }, () => pair.client.compute(input, { signal }));
+    const streams = Array.from({ length: 20 }, () => collect(pair.client.stream([{ inputs: {} }], { signal })));
+    await Promise.all([...calls, ...streams]);
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+});
+
+describe('a stream', () => {
+  it('whose time is up is DEADLINE_EXCEEDED on both sides', async () => {
+    const reason = deferred<unknown>();
+    await using pair = await loopback(
+      streaming(async function* (_, { signal }) {
+        reason.resolve(await abortReason(signal));
+        yield { outputs: {} };
+      }),
+    );
+    const read = collect(pair.client.stream(requestThenSilence({}), { timeoutMs: 250 }));
+    expect(await rejection(read)).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    expect(await reason.promise).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+  });
+
+  it('that is cancelled while nobody reads it tells the server at once, and the reader when it reads', async () => {
+    const reason = deferred<unknown>();
+    await using pair = await loopback(
+      streaming(async function* (_, { signal }) {
+        yield { outputs: {} };
+        reason.resolve(await abortReason(signal));
+      }),
+    );
+    const controller = new AbortController();
+    const responses = pair.client.stream(requestThenSilence({}), { signal: controller.signal });
+    await responses.next();
+    controller.abort();
+    expect(await reason.promise).toMatchObject({ code: 'CANCELLED' });
+    expect(await rejection(responses.next())).toMatchObject({ code: 'CANCELLED', message: 'the call was cancelled by its caller' });
+  });
+
+  it('that is cancelled before its first request ends without having begun', async () => {
+    let begun = false;
+    await using pair = await loopback(
+      streaming(async function* () {
+        begun = true;
+        yield { outputs: {} };
+      }),
+    );
+    const controller = new AbortController();
+    const asked = deferred();
+    async function* silence(): AsyncGenerator<never> {
+      asked.resolve();
+      await new Promise(() => {});
+    }
+    const read = rejection(collect(pair.client.stream(silence(), { signal: controller.signal })));
+    await asked.promise;
+    controller.abort();
+    expect(await read).toMatchObject({ code: 'CANCELLED' });
+    await pair.server.stop();
+    expect(begun).toBe(false);
+  });
+});
+
+/** Puts a compute function behind a window: the test sees calls arrive, and how they end. */
+function watched(inner: ComputeFunction) {
+  const calls: { readonly arrived: Deferred<void>; readonly ended: Deferred<unknown> }[] = [];
+  const at = (index: number) => {
+    calls[index] ??= { arrived: deferred(), ended: deferred() };
+    return calls[index];
+  };
+  let count = 0;
+  const computeFn: ComputeFunction = {
+    setup: async () => inner.setup?.(),
+    teardown: async () => inner.teardown?.(),
+    async compute(request, context) {
+      const { arrived, ended } = at(count++);
+      const answer = inner.compute(request, context);
+      answer.then(() => ended.resolve(undefined), ended.resolve);
+      arrived.resolve();
+      return answer;
+    },
+  };
+  return { computeFn, at };
+}
+
+describe('a call that waits in the queue', () => {
+  it.each<[string, object, object]>([
+    ['cancelled', {}, { code: 'CANCELLED' }],
+    ['late', { timeoutMs: 250 }, { code: 'DEADLINE_EXCEEDED' }],
+  ])('of a SerialExecutor never runs when it is %s', async (how, options, expected) => {
+    const model = new GatedModel();
+    const { computeFn, at } = watched(new AsyncModelComputeFunction({ model, executor: new SerialExecutor() }));
+    await using pair = await loopback(computeFn);
+    const first = pair.client.compute({});
+    await model.at(0).begun.promise;
+    const controller = new AbortController();
+    const second = rejection(pair.client.compute({}, { ...options, signal: controller.signal }));
+    await at(1).arrived.promise;
+    if (how === 'cancelled') controller.abort();
+    expect(await second).toMatchObject(expected);
+    expect(await at(1).ended.promise).toMatchObject({ ...expected, message: expect.stringMatching(/ms in the queue; the work never began\)$/) });
+    model.at(0).answer.resolve({});
+    await first;
+    const third = pair.client.compute({});
+    await model.at(1).begun.promise;
+    model.at(1).answer.resolve({});
+    await third;
+    expect(model.count).toBe(2);
+  });
+
+  it('of a WorkerExecutor never runs when it is cancelled', async () => {
+    const model = new URL('./fixtures/versatile-model.mjs', import.meta.url);
+    const { computeFn, at } = watched(new AsyncModelComputeFunction({ model, executor: new WorkerExecutor({ threads: 1 }) }));
+    await using pair = await loopback(computeFn);
+    const holding = new AbortController();
+    const first = rejection(pair.client.compute({}, { parameters: { do: 'wait' }, signal: holding.signal }));
+    await at(0).arrived.promise;
+    const controller = new AbortController();
+    const second = rejection(pair.client.compute({}, { signal: controller.signal }));
+    await at(1).arrived.promise;
+    controller.abort();
+    expect(await at(1).ended.promise).toMatchObject({ code: 'CANCELLED', message: expect.stringContaining('the work never began') });
+    await second;
+    holding.abort();
+    await first;
+    expect(valueOf(await pair.client.compute({}, { parameters: { do: 'count' } }), 'n')).toBe(2);
+  });
+});
