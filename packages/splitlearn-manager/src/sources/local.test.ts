@@ -154,9 +154,19 @@ describe('nothing outside of the folder is ever loaded', () => {
 
   it('but a link inside of it, and a name that begins with two dots, are as good as any', async () => {
     symlinkSync('a.onnx', join(root, 'm/link.onnx'));
-    expect((await locate({ source: join(root, 'm'), file: 'link.onnx' })).file).toBe(join(root, 'm/a.onnx'));
+    expect((await locate({ source: join(root, 'm'), file: 'link.onnx' })).file).toBe(join(root, 'm/link.onnx'));
     expect((await locate({ source: join(root, 'm'), file: '..b.onnx' })).file).toBe(join(root, 'm/..b.onnx'));
   });
+});
+
+it("the hub's own cache is a source: a snapshot's files are links to the blobs of its repository", async () => {
+  const snapshot = 'hub/models--org--name/snapshots/abc';
+  write({ 'hub/models--org--name/blobs/123': 1, 'hub/models--other/blobs/456': 1, [`${snapshot}/onnx/.keep`]: 0 });
+  symlinkSync('../../../blobs/123', join(root, snapshot, 'onnx/model.onnx'));
+  symlinkSync('../../../../models--other/blobs/456', join(root, snapshot, 'onnx/other.onnx'));
+  expect((await locate(join(root, snapshot))).file).toBe(join(root, snapshot, 'onnx/model.onnx'));
+  const error = await failure({ source: join(root, snapshot), file: 'onnx/other.onnx' });
+  expect(error.message).toContain('outside');
 });
 
 describe('a name', () => {

@@ -1,5 +1,5 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
-import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { ManagerError } from '../errors.js';
 import type { ResolvedModelConfig } from '../models/model-config.js';
 import { CATALOG } from './catalog.js';
@@ -31,7 +31,7 @@ export async function locateModel(config: ResolvedModelConfig): Promise<LocatedM
     throw new ManagerError('INVALID_CONFIG', `the source '${source}' is a file already; leave 'file' out, or name its folder as the source`);
   }
   const folder = await realpath(found.isFile() ? dirname(path) : path);
-  const file = found.isFile() ? await realpath(path) : await findFile(folder, config.file, source);
+  const file = found.isFile() ? join(folder, basename(path)) : await findFile(folder, config.file, source);
   const engine = config.engine ?? (found.isDirectory() && (await hasTokenizer(folder)) ? 'transformers' : 'onnx');
   const modelId = config.modelId ?? (Object.hasOwn(CATALOG, source) ? source : basename(path).replace(/\.onnx$/, ''));
   return { modelId, engine, folder, file, fileBytes: await sizeWithExternalData(file) };
@@ -48,17 +48,28 @@ async function findFile(folder: string, wanted: string | undefined, source: stri
   throw invalid(source, "there is no ONNX file in it or in its folder 'onnx'; download or export the model once more");
 }
 
-/** The real path of a file: one that neither '..' nor a symbolic link leads out of the folder to. */
+/** The path of a file that neither '..' nor a symbolic link leads out of the source to. */
 async function fileInside(folder: string, name: string, source: string): Promise<string> {
-  const file = await realpath(join(folder, name)).catch(() => undefined);
-  if (!file || !(await stat(file)).isFile()) {
+  const file = join(folder, name);
+  const target = await realpath(file).catch(() => undefined);
+  if (!target || !(await stat(target)).isFile()) {
     const files = (await onnxFiles(folder)).join(', ') || 'none';
     throw invalid(source, `it has no file '${name}'; its ONNX files are: ${files}`);
   }
-  if (relative(folder, file).split(sep)[0] === '..') {
+  const way = relative(rootOf(folder), target);
+  if (way.split(sep)[0] === '..' || isAbsolute(way) || !join(folder, name).startsWith(folder + sep)) {
     throw invalid(source, `its file '${name}' lies outside of it; copy the file into the folder`);
   }
   return file;
+}
+
+/**
+ * What belongs to a source. In the hub's own cache a snapshot's files are links into the repository's `blobs`
+ * (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), so there it is the whole repository.
+ */
+function rootOf(folder: string): string {
+  const repository = dirname(dirname(folder));
+  return basename(dirname(folder)) === 'snapshots' && basename(repository).startsWith('models--') ? repository : folder;
 }
 
 async function hasTokenizer(folder: string): Promise<boolean> {
