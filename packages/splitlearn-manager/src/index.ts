@@ -21,9 +21,21 @@ export { ModelConfig } from './models/model-config.js';
 export type { ModelState } from './models/model-state.js';
 export { type ManagerStatistics, MetricsCollector, type ModelStatistics } from './monitoring/metrics-collector.js';
 export type { ResourceProbes } from './resources/probes.js';
-export { type Reservation, ResourceManager, type ResourceManagerOptions, type ResourceUsage } from './resources/resource-manager.js';
+export {
+  type Reservation,
+  ResourceManager,
+  type ResourceManagerOptions,
+  type ResourceUsage,
+} from './resources/resource-manager.js';
 export { ModelRouter, type ModelRouterOptions } from './routing/model-router.js';
-export { AsyncManagedComputeFunction, type AsyncManagedComputeFunctionOptions } from './server/async-managed-compute-function.js';
-export { AsyncManagedServer, type AsyncManagedServerOptions, type ServerStatus } from './server/async-managed-server.js';
+export {
+  AsyncManagedComputeFunction,
+  type AsyncManagedComputeFunctionOptions,
+} from './server/async-managed-compute-function.js';
+export {
+  AsyncManagedServer,
+  type AsyncManagedServerOptions,
+  type ServerStatus,
+} from './server/async-managed-server.js';
 export { ServerConfig } from './server/server-config.js';
 export { ManagerError, type ManagerErrorCode } from './errors.js';

@@ -113,7 +113,7 @@ describe('a process that is killed', () => {
         answered++;
       }
     };
-    const undisturbed = Promise.all([others(), others(), others()]);
+    const undisturbed = others();
     for (let crash = 0; crash < 2; crash++) {
       const pieces = served.client.generate('In the beginning', long);
       await pieces.next();
@@ -201,7 +201,7 @@ describe('a process that dies while it loads', () => {
 it('a process that talks all the time computes all the same, and its crash reaches the caller', async () => {
   await withFault('talks all the time', () => served.server.loadModel({ ...loop, modelId: 'chatty' }));
   await served.log.until("model 'chatty': €😀");
-  for (let request = 0; request < 20; request++) {
+  for (let request = 0; request < 5; request++) {
     const { count } = await served.client.compute(countTo(1_000), { model: 'chatty' });
     expect(count?.data).toEqual(BigInt64Array.of(1_000n));
   }

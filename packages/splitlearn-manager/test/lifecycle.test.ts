@@ -167,7 +167,7 @@ describe('unloading', () => {
 
   it('waits no longer than a moment for a thread that computes in native code, which nothing can stop', async () => {
     await served.server.loadModel({ ...loop, isolation: 'thread' });
-    const running = Promise.allSettled([served.client.compute(countTo(3_500_000), { model: 'loop' })]);
+    const running = Promise.allSettled([served.client.compute(countTo(2_500_000), { model: 'loop' })]);
     await expect.poll(() => served.server.modelManager.getModelInfo('loop').leases, { interval: 1 }).toBe(1);
     expect((await served.server.unloadModel('loop', { graceMs: 0 })).interrupted).toBe(1);
     expect(modelIds()).toEqual(['writer', 'thread']);
@@ -193,7 +193,7 @@ describe('unloading', () => {
 
   it('and loading the same model over and over leaves nothing of it', async () => {
     const left = await leftBehind(async () => {
-      for (let round = 0; round < 3; round++) {
+      for (let round = 0; round < 2; round++) {
         const [loaded] = await Promise.all([served.server.loadModel(identity), served.server.loadModel(identity)]);
         expect(loaded.state).toBe('READY');
         await served.server.unloadModel('identity');

@@ -1,7 +1,7 @@
 import type { ComputeFunction, ModelInfo } from '@splitlearn/comm';
+import type { EngineOptions } from '../engines/engine.js';
 import { ManagerError } from '../errors.js';
 import type { EngineName } from '../runtime/model-runtime.js';
-import type { EngineOptions } from '../engines/engine.js';
 
 /** Everything that a host needs to run a model. It crosses to another process, so it is plain data. */
 export interface HostOptions extends EngineOptions {

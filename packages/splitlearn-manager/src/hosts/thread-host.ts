@@ -4,7 +4,7 @@ import { createModelRuntime } from '../runtime/model-runtime.js';
 import { type HostOptions, type ModelHost, unloaded } from './model-host.js';
 
 /** How long the calls of a model that is ended may take to heed that, in milliseconds. */
-const STOP_MS = 2_000;
+const STOP_MS = 1_000;
 
 /** Runs a model in a thread of this process. */
 export async function startThreadHost({ maxMessageLength: _, ...options }: HostOptions): Promise<ModelHost> {

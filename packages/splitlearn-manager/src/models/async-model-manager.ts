@@ -140,7 +140,8 @@ export class AsyncModelManager {
   async unloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<UnloadReport> {
     const entry = this.#find(modelId);
     const { model } = entry;
-    if (model.state === 'DRAINING') throw new ManagerError('MODEL_DRAINING', `model '${modelId}' is being unloaded already`);
+    if (model.state === 'DRAINING')
+      throw new ManagerError('MODEL_DRAINING', `model '${modelId}' is being unloaded already`);
     const startedMs = performance.now();
     try {
       const outcome = await model.unload(graceMs);
@@ -163,7 +164,11 @@ export class AsyncModelManager {
   }
 
   getStatistics() {
-    return { models: this.listModels(), resources: this.resourceManager.getCurrentUsage(), ...this.metrics.getStatistics() };
+    return {
+      models: this.listModels(),
+      resources: this.resourceManager.getCurrentUsage(),
+      ...this.metrics.getStatistics(),
+    };
   }
 
   /** Unloads all models and refuses to load any more. Models that are being unloaded already are waited for as well. */
@@ -178,9 +183,14 @@ export class AsyncModelManager {
 
   #admit(order: number, config: ResolvedModelConfig, located: LocatedModel): Entry {
     const { modelId } = located;
-    if (this.#shutDown) throw new ManagerError('SHUT_DOWN', `model '${modelId}' cannot be loaded: the server is shutting down`);
+    if (this.#shutDown)
+      throw new ManagerError('SHUT_DOWN', `model '${modelId}' cannot be loaded: the server is shutting down`);
     if (this.#entries.size >= this.#maxModels) throw this.#tooMany(modelId);
-    const { threads, memoryBytes } = this.resourceManager.reserve(modelId, estimateBytes(config, located), config.threads);
+    const { threads, memoryBytes } = this.resourceManager.reserve(
+      modelId,
+      estimateBytes(config, located),
+      config.threads,
+    );
     const onCrash = (error: ManagerError) => this.#logger.warn(error.message);
     const model = new ManagedModel(modelId, (signal) => this.#startHost(entry, signal), onCrash);
     const entry: Entry = { order, config, located, model, threads, memoryBytes, loadMs: 0 };
@@ -192,7 +202,15 @@ export class AsyncModelManager {
     const { config, located, threads } = entry;
     const { modelId, engine, folder, file } = located;
     const { maxQueue, isolation } = config;
-    const options: HostOptions = { modelId, engine, folder, file, threads, maxQueue, maxMessageLength: this.#maxMessageLength };
+    const options: HostOptions = {
+      modelId,
+      engine,
+      folder,
+      file,
+      threads,
+      maxQueue,
+      maxMessageLength: this.#maxMessageLength,
+    };
     const startedMs = performance.now();
     try {
       const starting =
@@ -219,7 +237,9 @@ export class AsyncModelManager {
   #find(modelId: string): Entry {
     const entry = this.#entries.get(modelId);
     if (entry) return entry;
-    const loaded = this.listModels().map(({ name }) => `'${name}'`).join(', ');
+    const loaded = this.listModels()
+      .map(({ name }) => `'${name}'`)
+      .join(', ');
     throw new ManagerError('MODEL_NOT_FOUND', `there is no model '${modelId}' here; loaded: ${loaded || 'none'}`);
   }
 
@@ -234,7 +254,13 @@ export class AsyncModelManager {
       ...{ source, engine, isolation, threads, memoryBytes, loadMs },
       ...(model.host && { pid: model.host.pid }),
       leases: model.leases,
-      attributes: { engine, isolation, threads: String(threads), memoryBytes: String(memoryBytes), ...model.info.attributes },
+      attributes: {
+        engine,
+        isolation,
+        threads: String(threads),
+        memoryBytes: String(memoryBytes),
+        ...model.info.attributes,
+      },
     };
   }
 

@@ -71,7 +71,10 @@ export class ManagedClient {
   infer(prompt: string, options?: GenerateOptions): Promise<GeneratedText>;
   /** Runs a model that takes tensors. */
   infer(inputs: Tensors, options?: ComputeOptions): Promise<Tensors>;
-  async infer(input: string | Tensors, options: GenerateOptions | ComputeOptions = {}): Promise<GeneratedText | Tensors> {
+  async infer(
+    input: string | Tensors,
+    options: GenerateOptions | ComputeOptions = {},
+  ): Promise<GeneratedText | Tensors> {
     if (typeof input !== 'string') return this.#client.compute(input, options as ComputeOptions);
     const outputs = await this.#client.compute({ text: tensor([input]) }, toComputeOptions(options as GenerateOptions));
     return {

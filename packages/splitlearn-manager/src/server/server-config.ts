@@ -8,7 +8,10 @@ export const ServerConfig = z.strictObject({
   /** The port to listen on; 0 for any that is free. Default 50051. */
   port: z.int().min(0).max(65535).default(50051),
   /** The largest request or response, in bytes. Default 64 MiB. */
-  maxMessageLength: z.int().min(1024).default(64 * 1024 * 1024),
+  maxMessageLength: z
+    .int()
+    .min(1024)
+    .default(64 * 1024 * 1024),
   /** How many models may be loaded at once. Default 16. */
   maxModels: z.int().min(1).default(16),
   /** How much of the machine's memory the models may take, in percent. Default 80. */

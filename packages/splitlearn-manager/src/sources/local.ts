@@ -28,7 +28,10 @@ export async function locateModel(config: ResolvedModelConfig): Promise<LocatedM
   const found = await stat(path).catch(() => undefined);
   if (!found) throw notFound(source, path);
   if (found.isFile() && config.file !== undefined) {
-    throw new ManagerError('INVALID_CONFIG', `the source '${source}' is a file already; leave 'file' out, or name its folder as the source`);
+    throw new ManagerError(
+      'INVALID_CONFIG',
+      `the source '${source}' is a file already; leave 'file' out, or name its folder as the source`,
+    );
   }
   const folder = await realpath(found.isFile() ? dirname(path) : path);
   const file = found.isFile() ? join(folder, basename(path)) : await findFile(folder, config.file, source);
@@ -78,7 +81,9 @@ async function hasTokenizer(folder: string): Promise<boolean> {
 
 async function onnxFiles(folder: string): Promise<string[]> {
   const names = await Promise.all(
-    ['', 'onnx'].map(async (part) => (await readdir(join(folder, part)).catch(() => [])).map((name) => join(part, name))),
+    ['', 'onnx'].map(async (part) =>
+      (await readdir(join(folder, part)).catch(() => [])).map((name) => join(part, name)),
+    ),
   );
   return names.flat().filter((name) => name.endsWith('.onnx'));
 }

@@ -61,10 +61,10 @@ function misbehave(fault) {
       return onSend('ready', () => say('never gets ready'));
     case 'talks all the time': {
       const line = '€😀'.repeat(1_000);
-      return void setInterval(() => {
+      return setInterval(() => {
         for (let i = 0; i < 20; i++) process.stdout.write(line); // without an end of line
         for (let i = 0; i < 20; i++) process.stderr.write(`${line}\n`);
-      }, 1);
+      }, 10);
     }
     case 'closes its channel':
       return process.on('SIGUSR2', () => process.disconnect());
