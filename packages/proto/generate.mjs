@@ -16,7 +16,17 @@ const out = resolve(process.argv[2] ?? '.');
 const generated = join(out, 'generated');
 await mkdir(generated, { recursive: true });
 await pbjs([
-  ...['-t', 'static-module', '-w', 'es6', '--force-number', '--no-create', '--no-verify', '--no-delimited', '--no-service'],
+  ...[
+    '-t',
+    'static-module',
+    '-w',
+    'es6',
+    '--force-number',
+    '--no-create',
+    '--no-verify',
+    '--no-delimited',
+    '--no-service',
+  ],
   ...['-p', here, '-o', join(generated, 'compute.js'), 'splitlearn/comm/v1/compute.proto'],
 ]);
 await pbts(['-o', join(generated, 'compute.d.ts'), join(generated, 'compute.js')]);
