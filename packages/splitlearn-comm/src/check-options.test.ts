@@ -8,7 +8,10 @@ describe('assertInteger', () => {
 
   it.each([-1, 11, 0.5, Number.NaN, Number.POSITIVE_INFINITY, '5', undefined, null])('refuses %s there', (value) => {
     expect(() => assertInteger('port', value as number, 0, 10)).toThrow(
-      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: `port must be an integer from 0 to 10; it is ${value}` }),
+      expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: `port must be an integer from 0 to 10; it is ${value}`,
+      }),
     );
   });
 
@@ -25,7 +28,10 @@ describe('assertMs', () => {
 
   it.each([-1, Number.NaN, '5', undefined, null])('refuses %s', (value) => {
     expect(() => assertMs('timeoutMs', value as number)).toThrow(
-      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: `timeoutMs must be 0 or more milliseconds; it is ${value}` }),
+      expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: `timeoutMs must be 0 or more milliseconds; it is ${value}`,
+      }),
     );
   });
 });

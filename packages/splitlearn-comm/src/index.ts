@@ -1,5 +1,5 @@
 // For everyone: tensors, compute functions, server and client.
-export { type ComputeOptions, type CallOptions } from './client/call-options.js';
+export type { ComputeOptions, CallOptions } from './client/call-options.js';
 export { type CallTiming, GRPCComputeClient, type GRPCComputeClientOptions } from './client/grpc-compute-client.js';
 export type { HealthStatus } from './client/health.js';
 export {

@@ -41,6 +41,9 @@ export interface Executor<Source> {
   run(inputs: Tensors, call: ModelCall): Promise<Executed>;
   /** Falls back on `run`, whose result is then the only piece, for a model that has no `stream`. */
   stream(inputs: Tensors, call: ModelCall): AsyncIterable<Executed>;
-  /** Lets runs that have begun finish, refuses those that are queued, and disposes of the model. */
+  /**
+   * Lets runs that have begun finish, refuses those that are queued, and disposes of the model. A run that was cancelled
+   * and goes on nevertheless is given up after a second.
+   */
   stop(): Promise<void>;
 }

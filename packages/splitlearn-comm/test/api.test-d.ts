@@ -1,5 +1,5 @@
 import {
-  AsyncChainComputeFunction,
+  type AsyncChainComputeFunction,
   AsyncGRPCComputeServer,
   AsyncLambdaComputeFunction,
   AsyncModelComputeFunction,
@@ -9,7 +9,7 @@ import {
   type CommErrorCode,
   type ComputeFunction,
   type ComputeResponse,
-  GRPCComputeClient,
+  type GRPCComputeClient,
   RemoteComputeFunction,
   SerialExecutor,
   type Tensor,
@@ -40,7 +40,9 @@ describe('compute', () => {
   });
 
   it('takes options of one call', () => {
-    expectTypeOf(client.compute(one, { model: 'm', parameters: { a: [1, null, { b: 'c' }] }, outputs: ['y'] })).resolves.toEqualTypeOf<Tensor>();
+    expectTypeOf(
+      client.compute(one, { model: 'm', parameters: { a: [1, null, { b: 'c' }] }, outputs: ['y'] }),
+    ).resolves.toEqualTypeOf<Tensor>();
     expectTypeOf(
       client.compute(one, { timeoutMs: 1, signal: new AbortController().signal, requestId: 'r', metadata: { a: 'b' } }),
     ).resolves.toEqualTypeOf<Tensor>();
@@ -65,9 +67,13 @@ describe('compute', () => {
 describe('stream', () => {
   it('takes requests from anything that can be iterated, and is one itself', () => {
     expectTypeOf(client.stream([{ inputs: named }])).toEqualTypeOf<AsyncGenerator<ComputeResponse, void>>();
-    expectTypeOf(client.stream((async function* () {
-      yield { inputs: { x: one }, parameters: { a: 1 } };
-    })())).toExtend<AsyncIterable<ComputeResponse>>();
+    expectTypeOf(
+      client.stream(
+        (async function* () {
+          yield { inputs: { x: one }, parameters: { a: 1 } };
+        })(),
+      ),
+    ).toExtend<AsyncIterable<ComputeResponse>>();
     // @ts-expect-error: tensors are no requests
     client.stream([named]);
   });
@@ -79,7 +85,7 @@ describe('compute functions', () => {
     expectTypeOf<AsyncModelComputeFunction>().toExtend<ComputeFunction>();
     expectTypeOf<AsyncChainComputeFunction>().toExtend<ComputeFunction>();
     expectTypeOf<RemoteComputeFunction>().toExtend<ComputeFunction>();
-    expectTypeOf<{ compute(): Promise<{ outputs: {} }> }>().toExtend<ComputeFunction>();
+    expectTypeOf<{ compute(): Promise<{ outputs: Record<string, never> }> }>().toExtend<ComputeFunction>();
   });
 
   it('of a lambda may be synchronous or not, and know their call', () => {
@@ -112,7 +118,10 @@ describe('compute functions', () => {
 
 describe('server and client', () => {
   it('are what the documentation says', () => {
-    const server = new AsyncGRPCComputeServer({ computeFn: new AsyncLambdaComputeFunction((inputs) => inputs), port: 0 });
+    const server = new AsyncGRPCComputeServer({
+      computeFn: new AsyncLambdaComputeFunction((inputs) => inputs),
+      port: 0,
+    });
     expectTypeOf(server.start()).resolves.toEqualTypeOf<number>();
     expectTypeOf(server.stop({ graceMs: 1 })).resolves.toEqualTypeOf<void>();
     expectTypeOf(server.getStatistics()).toEqualTypeOf<CallStatistics>();

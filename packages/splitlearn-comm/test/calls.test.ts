@@ -85,7 +85,10 @@ describe('metadata', () => {
     async (metadata) => {
       await using pair = await loopback(echo);
       const options = { metadata: metadata as unknown as Record<string, string> };
-      const invalid = { code: 'INVALID_ARGUMENT', message: expect.stringContaining(`metadata '${Object.keys(metadata)[0]}' cannot be sent`) };
+      const invalid = {
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringContaining(`metadata '${Object.keys(metadata)[0]}' cannot be sent`),
+      };
       expect(await rejection(pair.client.compute(input, options))).toMatchObject(invalid);
       expect(await rejection(collect(pair.client.stream([{ inputs: {} }], options)))).toMatchObject(invalid);
       expect(await pair.client.compute(input)).toEqual(input);
@@ -113,8 +116,31 @@ describe('outputs', () => {
 
   it('of a stream are chosen by each request', async () => {
     await using pair = await loopback(three);
-    const responses = await collect(pair.client.stream([{ inputs: {}, outputs: ['a'] }, { inputs: {} }, { inputs: {}, outputs: ['z'] }]));
-    expect(responses.map(({ outputs }) => Object.keys(outputs))).toEqual([['a'], ['a', 'b', 'c'], []]);
+    const responses = await collect(
+      pair.client.stream([{ inputs: {}, outputs: ['a'] }, { inputs: {} }, { inputs: {}, outputs: ['c', 'b'] }]),
+    );
+    expect(responses.map(({ outputs }) => Object.keys(outputs))).toEqual([['a'], ['a', 'b', 'c'], ['b', 'c']]);
+    expect(await rejection(collect(pair.client.stream([{ inputs: {}, outputs: ['z'] }])))).toMatchObject({
+      message: "there is no output 'z'; there are 'a', 'b', 'c'",
+    });
+  });
+
+  it('of a model’s stream may be in one piece and not in another', async () => {
+    const model: Model = {
+      run: () => ({}),
+      async *stream() {
+        yield { a: tensor([1]), b: tensor([2]) };
+        yield { b: tensor([3]), c: tensor([4]) };
+      },
+    };
+    await using pair = await loopback(new AsyncModelComputeFunction({ model }));
+    const responses = await collect(
+      pair.client.stream([
+        { inputs: {}, outputs: ['a'] },
+        { inputs: {}, outputs: ['c', 'b'] },
+      ]),
+    );
+    expect(responses.map(({ outputs }) => Object.keys(outputs))).toEqual([['a'], [], ['b'], ['b', 'c']]);
   });
 
   it('reach a model by name, which may then compute no others', async () => {
@@ -151,7 +177,9 @@ describe('timing', () => {
         return { model: 'm', outputs: inputs, timing: { queueMs: 3, computeMs: 4 } };
       },
     });
-    expect(await collect(pair.client.stream([{ inputs: {} }]))).toEqual([{ model: 'm', outputs: {}, timing: { queueMs: 3, computeMs: 4 } }]);
+    expect(await collect(pair.client.stream([{ inputs: {} }]))).toEqual([
+      { model: 'm', outputs: {}, timing: { queueMs: 3, computeMs: 4 } },
+    ]);
   });
 });
 

@@ -17,7 +17,7 @@ import { loopback } from '@splitlearn/comm/testing';
 import { describe, expect, it } from 'vitest';
 import { abortReason, collect, deferred, rejection } from './support/deferred.js';
 import { foreignServer } from './support/foreign-server.js';
-import { echo, RecordingLogger, valueOf } from './support/functions.js';
+import { echo, RecordingLogger, valueAt } from './support/functions.js';
 import { Wire } from './support/raw-client.js';
 
 const input = tensor([1]);
@@ -31,25 +31,46 @@ function throwing(error: unknown): ComputeFunction {
 }
 
 describe('a CommError of the compute function', () => {
-  it.each<CommErrorCode>(['NOT_FOUND', 'RESOURCE_EXHAUSTED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'UNAUTHENTICATED', 'DATA_LOSS'])(
-    '%s travels with its reason and when to come back, and without its cause',
-    async (code) => {
-      const thrown = new CommError(code, 'as it is: ü 日本 %41\n', { reason: 'SUCH_IS_LIFE', retryAfterMs: 1_500, cause: new Error('secret') });
-      await using pair = await loopback(throwing(thrown));
-      const error = await rejection(pair.client.compute(input));
-      expect(error).toMatchObject({ name: 'CommError', code, message: thrown.message, reason: 'SUCH_IS_LIFE', retryAfterMs: 1_500 });
-      expect((error as CommError).cause).toBe(undefined);
-    },
-  );
+  it.each<CommErrorCode>([
+    'NOT_FOUND',
+    'RESOURCE_EXHAUSTED',
+    'UNAVAILABLE',
+    'DEADLINE_EXCEEDED',
+    'UNAUTHENTICATED',
+    'DATA_LOSS',
+  ])('%s travels with its reason and when to come back, and without its cause', async (code) => {
+    const thrown = new CommError(code, 'as it is: ü 日本 %41\n', {
+      reason: 'SUCH_IS_LIFE',
+      retryAfterMs: 1_500,
+      cause: new Error('secret'),
+    });
+    await using pair = await loopback(throwing(thrown));
+    const error = await rejection(pair.client.compute(input));
+    expect(error).toMatchObject({
+      name: 'CommError',
+      code,
+      message: thrown.message,
+      reason: 'SUCH_IS_LIFE',
+      retryAfterMs: 1_500,
+    });
+    expect((error as CommError).cause).toBe(undefined);
+  });
 
   it('without a reason says what it says, and nothing about the connection', async () => {
     await using pair = await loopback(throwing(new CommError('UNAVAILABLE', 'the database is away')));
-    expect(await rejection(pair.client.compute(input))).toMatchObject({ message: 'the database is away', reason: undefined });
+    expect(await rejection(pair.client.compute(input))).toMatchObject({
+      message: 'the database is away',
+      reason: undefined,
+    });
   });
 
   it.each<[string, CommError, string]>([
     ['with half a character', new CommError('ABORTED', 'half \ud800', { reason: 'ok' }), 'half \ufffd'],
-    ['with a reason that is no header', new CommError('ABORTED', 'text', { reason: 'schön\r\ngrpc-status: 0' }), 'text'],
+    [
+      'with a reason that is no header',
+      new CommError('ABORTED', 'text', { reason: 'schön\r\ngrpc-status: 0' }),
+      'text',
+    ],
     ['that is endless', new CommError('ABORTED', `${'x'.repeat(1e6)} the end`), 'the end'],
   ])('%s arrives, and so do all others on the connection', async (_, thrown, message) => {
     await using pair = await loopback({
@@ -62,7 +83,9 @@ describe('a CommError of the compute function', () => {
       code: 'ABORTED',
       message: expect.stringContaining(message),
     });
-    expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters: { fail: true } }])))).toMatchObject({ code: 'ABORTED' });
+    expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters: { fail: true } }])))).toMatchObject({
+      code: 'ABORTED',
+    });
     expect(await pair.client.compute(input)).toEqual(input);
   });
 
@@ -84,15 +107,27 @@ describe('an unexpected error', () => {
     ['an Error', new TypeError('password = 1234'), /^request my-id failed: TypeError: password = 1234\n\s+at /],
     ['a string', 'password = 1234', /^request my-id failed: password = 1234$/],
     ['undefined', undefined, /^request my-id failed: undefined$/],
-  ])('%s is logged with its stack and the request’s id, and reaches the caller without its message', async (_, thrown, line) => {
+    ['an object of no class', Object.create(null), /^request my-id failed: \[Object: null prototype\] \{\}$/],
+  ])(
+    '%s is logged with its stack and the request’s id, and reaches the caller without its message',
+    async (_, thrown, line) => {
+      const logger = new RecordingLogger();
+      await using pair = await loopback(throwing(thrown), { server: { logger } });
+      const error = await rejection(pair.client.compute(input, { requestId: 'my-id' }));
+      expect(error).toMatchObject({
+        code: 'INTERNAL',
+        message: "the compute function failed; the server's log has the error of request my-id",
+      });
+      expect(logger.lines).toEqual([expect.stringMatching(line)]);
+    },
+  );
+
+  it('is logged with an id that cannot write lines of its own into the log', async () => {
     const logger = new RecordingLogger();
-    await using pair = await loopback(throwing(thrown), { server: { logger } });
-    const error = await rejection(pair.client.compute(input, { requestId: 'my-id' }));
-    expect(error).toMatchObject({
-      code: 'INTERNAL',
-      message: "the compute function failed; the server's log has the error of request my-id",
-    });
-    expect(logger.lines).toEqual([expect.stringMatching(line)]);
+    await using pair = await loopback(throwing(new Error('x')), { server: { logger } });
+    await rejection(pair.client.compute(input, { requestId: `a\nrequest b failed: \x1b[31m${'c'.repeat(1_000)}` }));
+    expect(logger.lines[0]).toMatch(/^request a\?request b failed: \?\[31mc+ failed: Error: x\n/);
+    expect(logger.lines[0]?.split('\n')[0]?.length).toBeLessThan(250);
   });
 
   it('in info() is one too', async () => {
@@ -108,7 +143,11 @@ describe('an unexpected error', () => {
   it.each<[string, unknown, string]>([
     ['nothing', undefined, 'undefined is given where tensors by name are needed'],
     ['numbers', { y: [1, 2] }, "'y' is no tensor"],
-    ['too few numbers', { y: { ...tensor([1, 2]), shape: [3] } }, "tensor 'y' of shape [3] needs 3 elements, but its data has 2"],
+    [
+      'too few numbers',
+      { y: { ...tensor([1, 2]), shape: [3] } },
+      "tensor 'y' of shape [3] needs 3 elements, but its data has 2",
+    ],
   ])('of a function that returns %s is the function’s, not the caller’s', async (_, outputs, message) => {
     await using pair = await loopback(new AsyncLambdaComputeFunction(() => outputs as Tensors));
     expect(await rejection(pair.client.compute(input))).toMatchObject({
@@ -130,7 +169,12 @@ describe('a message that is too large', () => {
   it('is refused by the client that sends it, with both sizes', async () => {
     await using pair = await loopback(sized, { client: { maxMessageLength: LIMIT } });
     const large = tensor(new Uint8Array(20_000));
-    const expected = { ...tooLarge, message: expect.stringMatching(/^the request has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/) };
+    const expected = {
+      ...tooLarge,
+      message: expect.stringMatching(
+        /^the request has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/,
+      ),
+    };
     expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
     expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
     expect(pair.client.getStatistics().bytesSent).toBe(0);
@@ -139,7 +183,12 @@ describe('a message that is too large', () => {
   it('is refused by the server that receives it, with both sizes', async () => {
     await using pair = await loopback(sized, { server: { maxMessageLength: LIMIT } });
     const large = tensor(new Uint8Array(20_000));
-    const expected = { ...tooLarge, message: expect.stringMatching(new RegExp(`${pair.client.address} is too large .*200\\d\\d.*10000.*raise maxMessageLength`)) };
+    const expected = {
+      ...tooLarge,
+      message: expect.stringMatching(
+        new RegExp(`${pair.client.address} is too large .*200\\d\\d.*10000.*raise maxMessageLength`),
+      ),
+    };
     expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
     expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
     await pair.client.compute(input);
@@ -148,7 +197,12 @@ describe('a message that is too large', () => {
   it('is refused by the server that would send it, with both sizes', async () => {
     await using pair = await loopback(sized, { server: { maxMessageLength: LIMIT } });
     const parameters = { bytes: 20_000 };
-    const expected = { ...tooLarge, message: expect.stringMatching(/^the response has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/) };
+    const expected = {
+      ...tooLarge,
+      message: expect.stringMatching(
+        /^the response has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/,
+      ),
+    };
     expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
     expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
     expect(pair.server.getStatistics()).toMatchObject({ succeeded: 0, failed: { RESOURCE_EXHAUSTED: 2 } });
@@ -157,7 +211,10 @@ describe('a message that is too large', () => {
   it('is refused by the client that receives it, with both sizes', async () => {
     await using pair = await loopback(sized, { client: { maxMessageLength: LIMIT } });
     const parameters = { bytes: 20_000 };
-    const expected = { ...tooLarge, message: expect.stringMatching(new RegExp(`${pair.client.address} is too large .*200\\d\\d.*10000`)) };
+    const expected = {
+      ...tooLarge,
+      message: expect.stringMatching(new RegExp(`${pair.client.address} is too large .*200\\d\\d.*10000`)),
+    };
     expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
     expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
   });
@@ -167,15 +224,23 @@ describe('a message that is too large', () => {
     await using measuring = await loopback(echo);
     await measuring.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
     bytes = measuring.client.getStatistics().bytesSent;
-    await using pair = await loopback(echo, { client: { maxMessageLength: bytes + 100 }, server: { maxMessageLength: bytes + 100 } });
+    await using pair = await loopback(echo, {
+      client: { maxMessageLength: bytes + 100 },
+      server: { maxMessageLength: bytes + 100 },
+    });
     await pair.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
     await using exact = await loopback(sized, { client: { maxMessageLength: bytes } });
     await exact.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
-    expect(await rejection(exact.client.compute(tensor(new Uint8Array(5_001)), { requestId: 'r' }))).toMatchObject(tooLarge);
+    expect(await rejection(exact.client.compute(tensor(new Uint8Array(5_001)), { requestId: 'r' }))).toMatchObject(
+      tooLarge,
+    );
   });
 
   it('may be very large where the limit is', async () => {
-    await using pair = await loopback(echo, { client: { maxMessageLength: 2 ** 40 }, server: { maxMessageLength: 2 ** 40 } });
+    await using pair = await loopback(echo, {
+      client: { maxMessageLength: 2 ** 40 },
+      server: { maxMessageLength: 2 ** 40 },
+    });
     expect(await pair.client.compute(input)).toEqual(input);
     expect((await pair.client.getServiceInfo()).maxMessageBytes).toBe(2 ** 40);
   });
@@ -188,7 +253,9 @@ describe('a server', () => {
     expect(error).toMatchObject({
       code: 'UNAVAILABLE',
       retryable: true,
-      message: expect.stringMatching(/^the server at 127\.0\.0\.1:1 cannot be reached.*ECONNREFUSED.*check that it runs and try again$/),
+      message: expect.stringMatching(
+        /^the server at 127\.0\.0\.1:1 cannot be reached.*ECONNREFUSED.*check that it runs and try again$/,
+      ),
     });
     expect(await rejection(client.connect({ timeoutMs: 50 }))).toMatchObject({
       code: 'UNAVAILABLE',
@@ -199,7 +266,10 @@ describe('a server', () => {
 
   it('whose socket does not exist is too', async () => {
     await using client = new GRPCComputeClient(`unix:${join(tmpdir(), randomUUID())}`);
-    expect(await rejection(client.compute(input))).toMatchObject({ code: 'UNAVAILABLE', message: expect.stringContaining(client.address) });
+    expect(await rejection(client.compute(input))).toMatchObject({
+      code: 'UNAVAILABLE',
+      message: expect.stringContaining(client.address),
+    });
   });
 
   it('that goes away during a call fails it, and is found again when it is back', async () => {
@@ -226,7 +296,9 @@ describe('a server', () => {
   it('that comes back on its port is found by a client that retries', async () => {
     const first = new AsyncGRPCComputeServer({ computeFn: echo, port: 0 });
     const port = await first.start();
-    await using client = new GRPCComputeClient(`127.0.0.1:${port}`, { retry: new FixedDelay({ maxAttempts: 500, delayMs: 20 }) });
+    await using client = new GRPCComputeClient(`127.0.0.1:${port}`, {
+      retry: new FixedDelay({ maxAttempts: 500, delayMs: 20 }),
+    });
     await client.compute(input);
     await first.stop();
     const call = client.compute(input);
@@ -249,7 +321,8 @@ describe('a server', () => {
     const cancelled = deferred();
     await using foreign = await foreignServer({
       Compute: (_: unknown, callback: (error: null, answer: Uint8Array) => void) => callback(null, Uint8Array.of(0xff)),
-      GetServiceInfo: (_: unknown, callback: (error: null, answer: Uint8Array) => void) => callback(null, Uint8Array.of(0xff)),
+      GetServiceInfo: (_: unknown, callback: (error: null, answer: Uint8Array) => void) =>
+        callback(null, Uint8Array.of(0xff)),
       ComputeStream(call: { write(answer: Uint8Array): void; on(event: 'cancelled', listener: () => void): void }) {
         call.on('cancelled', cancelled.resolve);
         call.write(Uint8Array.of(0xff));
@@ -265,19 +338,30 @@ describe('a server', () => {
 });
 
 describe('a client', () => {
-  it.each(['localhost', '', ':50051', 'unix:', undefined, 50051, {}])('cannot be made for the address %o', (address) => {
-    expect(() => new GRPCComputeClient(address as string)).toThrow(
-      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining('is no address: give host:port') }),
-    );
-  });
+  it.each(['localhost', '', ':50051', 'unix:', undefined, 50051, {}])(
+    'cannot be made for the address %o',
+    (address) => {
+      expect(() => new GRPCComputeClient(address as string)).toThrow(
+        expect.objectContaining({
+          code: 'INVALID_ARGUMENT',
+          message: expect.stringContaining('is no address: give host:port'),
+        }),
+      );
+    },
+  );
 
   it.each([
     [{ timeoutMs: Number.NaN }, 'timeoutMs must be 0 or more milliseconds; it is NaN'],
     [{ timeoutMs: -1 }, 'timeoutMs must be 0 or more milliseconds; it is -1'],
     [{ maxMessageLength: 0 }, 'maxMessageLength must be an integer of 1 or more; it is 0'],
-    [{ maxMessageLength: Number.POSITIVE_INFINITY }, 'maxMessageLength must be an integer of 1 or more; it is Infinity'],
+    [
+      { maxMessageLength: Number.POSITIVE_INFINITY },
+      'maxMessageLength must be an integer of 1 or more; it is Infinity',
+    ],
   ])('cannot be made with %o', (options, message) => {
-    expect(() => new GRPCComputeClient('127.0.0.1:1', options)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT', message }));
+    expect(() => new GRPCComputeClient('127.0.0.1:1', options)).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT', message }),
+    );
   });
 
   it('that is closed makes no more calls, and may be closed again', async () => {
@@ -327,7 +411,11 @@ describe('a client', () => {
     ['null', null, 'null is given where tensors by name are needed'],
     ['numbers', [1, 2], "'0' is no tensor: pass { dtype, shape, data }"],
     ['a typed array', Float32Array.of(1), "'0' is no tensor"],
-    ['a tensor that is none', { x: { ...input, shape: [2] } }, "tensor 'x' of shape [2] needs 2 elements, but its data has 1"],
+    [
+      'a tensor that is none',
+      { x: { ...input, shape: [2] } },
+      "tensor 'x' of shape [2] needs 2 elements, but its data has 1",
+    ],
   ])('cannot send %s', async (_, tensors, message) => {
     await using pair = await loopback(echo);
     expect(await rejection(pair.client.compute(tensors as Tensors))).toMatchObject({
@@ -368,7 +456,8 @@ describe('retrying', () => {
     await using pair = await loopback(
       {
         async compute({ inputs }) {
-          if (++attempts < 3) throw new CommError('RESOURCE_EXHAUSTED', 'busy', { reason: 'QUEUE_FULL', retryAfterMs: 2 });
+          if (++attempts < 3)
+            throw new CommError('RESOURCE_EXHAUSTED', 'busy', { reason: 'QUEUE_FULL', retryAfterMs: 2 });
           return { outputs: inputs };
         },
       },
@@ -383,7 +472,7 @@ describe('retrying', () => {
         },
       },
     );
-    expect(valueOf(await pair.client.compute({ x: input }), 'x')).toBe(1);
+    expect(valueAt(await pair.client.compute({ x: input }), 'x')).toBe(1);
     expect(attempts).toBe(3);
     expect(waits).toEqual([2, 2]);
     expect(pair.client.getStatistics()).toMatchObject({ requests: 1, succeeded: 1 });

@@ -1,6 +1,6 @@
 import { Client, credentials, type MethodDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
-import { loopback, type Loopback } from '@splitlearn/comm/testing';
+import { type Loopback, loopback } from '@splitlearn/comm/testing';
 import { service as health } from 'grpc-health-check';
 import descriptor from 'protobufjs/ext/descriptor.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -38,7 +38,10 @@ describe('health', () => {
   });
 
   it('is what any health client can ask for', async () => {
-    const { path, requestSerialize, responseDeserialize } = health.Check as MethodDefinition<{ service: string }, { status: string }>;
+    const { path, requestSerialize, responseDeserialize } = health.Check as MethodDefinition<
+      { service: string },
+      { status: string }
+    >;
     const status = await new Promise((resolve, reject) =>
       grpc.makeUnaryRequest(path, requestSerialize, responseDeserialize, { service: SERVICE }, (error, response) =>
         error ? reject(error) : resolve(response?.status),
@@ -51,7 +54,10 @@ describe('health', () => {
 /** Asks the reflection service one thing. */
 async function reflect(version: 'v1' | 'v1alpha', request: object): Promise<Record<string, unknown>> {
   const loaded = loadSync(REFLECTION_PROTO);
-  const service = loaded['grpc.reflection.v1.ServerReflection'] as Record<string, MethodDefinition<object, Record<string, unknown>>>;
+  const service = loaded['grpc.reflection.v1.ServerReflection'] as Record<
+    string,
+    MethodDefinition<object, Record<string, unknown>>
+  >;
   const method = service.ServerReflectionInfo;
   if (!method) throw new Error('no ServerReflectionInfo');
   const call = grpc.makeBidiStreamRequest(
@@ -76,26 +82,33 @@ describe.each(['v1', 'v1alpha'] as const)('reflection %s', (version) => {
     });
   });
 
-  it.each([SERVICE, 'splitlearn.comm.v1.ComputeService.Compute', 'splitlearn.comm.v1.Tensor'])('has the file that %s is in', async (symbol) => {
-    const response = await reflect(version, { fileContainingSymbol: symbol });
-    const { fileDescriptorProto } = response.fileDescriptorResponse as { fileDescriptorProto: Uint8Array[] };
-    const files = fileDescriptorProto.map((bytes) => descriptor.FileDescriptorProto.decode(bytes));
-    expect(files.map((file) => file.package)).toEqual(['splitlearn.comm.v1', 'google.protobuf']);
-    expect(files[0]).toMatchObject({
-      service: [{ name: 'ComputeService', method: [{ name: 'Compute' }, { name: 'ComputeStream' }, { name: 'GetServiceInfo' }] }],
-      messageType: expect.arrayContaining([
-        expect.objectContaining({
-          name: 'ComputeRequest',
-          field: ['request_id', 'model', 'inputs', 'parameters', 'outputs'].map((name, index) =>
-            expect.objectContaining({ name, number: index + 1 }),
-          ),
-        }),
-      ]),
-    });
-  });
+  it.each([SERVICE, 'splitlearn.comm.v1.ComputeService.Compute', 'splitlearn.comm.v1.Tensor'])(
+    'has the file that %s is in',
+    async (symbol) => {
+      const response = await reflect(version, { fileContainingSymbol: symbol });
+      const { fileDescriptorProto } = response.fileDescriptorResponse as { fileDescriptorProto: Uint8Array[] };
+      const files = fileDescriptorProto.map((bytes) => descriptor.FileDescriptorProto.decode(bytes));
+      expect(files.map((file) => file.package)).toEqual(['splitlearn.comm.v1', 'google.protobuf']);
+      expect(files[0]).toMatchObject({
+        service: [
+          {
+            name: 'ComputeService',
+            method: [{ name: 'Compute' }, { name: 'ComputeStream' }, { name: 'GetServiceInfo' }],
+          },
+        ],
+        messageType: expect.arrayContaining([
+          expect.objectContaining({
+            name: 'ComputeRequest',
+            field: ['request_id', 'model', 'inputs', 'parameters', 'outputs'].map((name, index) =>
+              expect.objectContaining({ name, number: index + 1 }),
+            ),
+          }),
+        ]),
+      });
+    },
+  );
 
   it('has no file of what is not here', async () => {
     expect(await reflect(version, { fileContainingSymbol: 'no.such.Thing' })).toHaveProperty('errorResponse');
   });
 });
-

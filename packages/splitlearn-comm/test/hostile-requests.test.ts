@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { connect } from 'node:net';
 import { constants, connect as http2Connect } from 'node:http2';
+import { connect } from 'node:net';
 import { type ComputeFunction, tensor } from '@splitlearn/comm';
 import { type Loopback, loopback } from '@splitlearn/comm/testing';
 import fc from 'fast-check';
@@ -40,7 +40,9 @@ afterAll(async () => {
 });
 afterEach(async () => {
   const before = computed;
-  expect(await raw.unary('Compute', requestOf({ name: 'x', dtype: DTYPE_FLOAT32, shape: [1], data: new Uint8Array(4) }))).toMatchObject({
+  expect(
+    await raw.unary('Compute', requestOf({ name: 'x', dtype: DTYPE_FLOAT32, shape: [1], data: new Uint8Array(4) })),
+  ).toMatchObject({
     code: 'OK',
   });
   expect(computed).toBe(before + 1);
@@ -64,8 +66,14 @@ function nestedParameters(depth: number): Uint8Array {
   return Writer.create().uint32(0x22).bytes(struct).finish(); // ComputeRequest.parameters
 }
 
+/** How a refusal begins that says what is wrong. */
+const BLAME = /^(the bytes are no ComputeRequest: |tensor '|there (are two tensors|is no output))/;
+
 /** A field of a type that belongs to no field of its number. */
-const wrongWireType = Writer.create().uint32((3 << 3) | 0).uint32(5).finish();
+const wrongWireType = Writer.create()
+  .uint32((3 << 3) | 0)
+  .uint32(5)
+  .finish();
 
 describe('a request', () => {
   it.each<[string, Uint8Array, string]>([
@@ -100,12 +108,21 @@ describe('a request', () => {
       "tensor 'ids' has shape [4611686018427388000]: every dimension must be an integer from 0 to 2^53 - 1",
     ],
     [
-      'with a million dimensions',
-      requestOf({ name: 'ids', dtype: DTYPE_UINT8, shape: new Array<number>(1_000_000).fill(1), data: new Uint8Array(1) }),
-      "tensor 'ids' has 1000000 dimensions; at most 32 are supported",
+      'with a hundred thousand dimensions',
+      requestOf({
+        name: 'ids',
+        dtype: DTYPE_UINT8,
+        shape: new Array<number>(100_000).fill(1),
+        data: new Uint8Array(1),
+      }),
+      "tensor 'ids' has 100000 dimensions; at most 32 are supported",
     ],
     ['without a dtype', requestOf({ name: 'ids' }), "tensor 'ids' has the unknown dtype number 0"],
-    ['with a dtype from the future', requestOf({ name: 'ids', dtype: 99 as v1.DType }), "tensor 'ids' has the unknown dtype number 99"],
+    [
+      'with a dtype from the future',
+      requestOf({ name: 'ids', dtype: 99 as v1.DType }),
+      "tensor 'ids' has the unknown dtype number 99",
+    ],
     [
       'with an encoding from the future',
       requestOf({ name: 'ids', dtype: DTYPE_UINT8, encoding: 3 as v1.Encoding }),
@@ -136,10 +153,18 @@ describe('a request', () => {
       requestOf({ name: 'a', dtype: DTYPE_UINT8, shape: [0] }, { name: 'a', dtype: DTYPE_UINT8, shape: [0] }),
       "there are two tensors named 'a'",
     ],
-    ['that is cut off', requestOf({ name: 'a', dtype: DTYPE_UINT8, shape: [0] }).subarray(0, -1), 'the bytes are no ComputeRequest: '],
+    [
+      'that is cut off',
+      requestOf({ name: 'a', dtype: DTYPE_UINT8, shape: [0] }).subarray(0, -1),
+      'the bytes are no ComputeRequest: ',
+    ],
     ['that is nested a thousand deep', nestedParameters(1_000), 'the bytes are no ComputeRequest: max depth exceeded'],
     ['with a model name that is no UTF-8', Uint8Array.of(0x12, 0x02, 0xc3, 0x28), 'the bytes are no ComputeRequest: '],
-    ['with a field that ends beyond the message', Uint8Array.of(0x12, 0xff, 0xff, 0xff, 0xff, 0x07), 'the bytes are no ComputeRequest: '],
+    [
+      'with a field that ends beyond the message',
+      Uint8Array.of(0x12, 0xff, 0xff, 0xff, 0xff, 0x07),
+      'the bytes are no ComputeRequest: ',
+    ],
   ])('%s is refused', async (_, bytes, details) => {
     const before = computed;
     const answer = await raw.unary('Compute', bytes);
@@ -191,19 +216,25 @@ describe('a request', () => {
       parameters: { fields: { p: { listValue: { values: [{ numberValue: 1 }, { stringValue: 's' }] } } } },
       outputs: ['a'],
     }).finish();
-    const damaged = fc.array(fc.tuple(fc.nat(real.byteLength - 1), fc.nat(255)), { minLength: 1, maxLength: 4 }).map((changes) => {
-      const bytes = Uint8Array.from(real);
-      for (const [at, byte] of changes) bytes[at] = byte;
-      return bytes;
-    });
+    const damaged = fc
+      .array(fc.tuple(fc.nat(real.byteLength - 1), fc.nat(255)), { minLength: 1, maxLength: 4 })
+      .map((changes) => {
+        const bytes = Uint8Array.from(real);
+        for (const [at, byte] of changes) bytes[at] = byte;
+        return bytes;
+      });
     const cut = fc.nat(real.byteLength).map((length) => real.subarray(0, length));
-    const batches = fc.array(fc.oneof(fc.uint8Array({ maxLength: 80 }), damaged, cut), { minLength: 100, maxLength: 100 });
+    const batches = fc.array(fc.oneof(fc.uint8Array({ maxLength: 80 }), damaged, cut), {
+      minLength: 100,
+      maxLength: 100,
+    });
     await fc.assert(
       fc.asyncProperty(batches, async (batch) => {
-        for (const { code, details } of await Promise.all(batch.map((bytes) => raw.unary('Compute', bytes)))) {
-          expect(['OK', 'INVALID_ARGUMENT']).toContain(code);
-          if (code !== 'OK') expect(details).toMatch(/^(the bytes are no ComputeRequest: |tensor '|there (are two tensors|is no output))/);
-        }
+        const answers = await Promise.all(batch.map((bytes) => raw.unary('Compute', bytes)));
+        const unexpected = answers.filter(
+          ({ code, details }) => code !== 'OK' && !(code === 'INVALID_ARGUMENT' && BLAME.test(details)),
+        );
+        expect(unexpected).toEqual([]);
       }),
       { numRuns: 30 },
     );

@@ -12,7 +12,7 @@ import {
 import { loopback } from '@splitlearn/comm/testing';
 import { describe, expect, it } from 'vitest';
 import { abortReason, collect, deferred, rejection } from './support/deferred.js';
-import { echo, requestsOf, requestThenSilence, streaming, valueOf } from './support/functions.js';
+import { echo, requestsOf, requestThenSilence, streaming, valueAt } from './support/functions.js';
 import { RawClient } from './support/raw-client.js';
 
 const number = (value: number) => ({ x: tensor([value]) });
@@ -21,13 +21,16 @@ const number = (value: number) => ({ x: tensor([value]) });
 function adding(amount: number): ComputeFunction {
   return {
     async compute({ inputs }) {
-      return { outputs: number(valueOf(inputs, 'x') + amount) };
+      return { outputs: number(valueAt(inputs, 'x') + amount) };
     },
   };
 }
 
 /** A server on the far side of another one: caller → near → far. */
-async function relay(far: ComputeFunction, near: (address: string) => ComputeFunction = (address) => new RemoteComputeFunction(address)) {
+async function relay(
+  far: ComputeFunction,
+  near: (address: string) => ComputeFunction = (address) => new RemoteComputeFunction(address),
+) {
   const farServer = new AsyncGRPCComputeServer({ computeFn: far, port: 0 });
   const farPort = await farServer.start();
   const pair = await loopback(near(`127.0.0.1:${farPort}`));
@@ -65,7 +68,12 @@ describe('a call through another server', () => {
     expect(outputs).toEqual({ b: tensor([2]) });
     expect(timing).toMatchObject({ queueMs: 7, computeMs: 8 });
     const [{ request, context } = {}] = seen;
-    expect(request).toEqual({ model: 'm', inputs: { x: tensor([5]) }, parameters: { temperature: 0.5 }, outputs: ['b'] });
+    expect(request).toEqual({
+      model: 'm',
+      inputs: { x: tensor([5]) },
+      parameters: { temperature: 0.5 },
+      outputs: ['b'],
+    });
     expect(context).toMatchObject({ requestId: 'id-1', metadata: { 'x-tenant': 'acme' } });
     expect(context?.metadata).toEqual({ 'x-tenant': 'acme' });
     const leftMs = (context?.deadlineMs ?? 0) - Date.now();
@@ -111,7 +119,9 @@ describe('a call through another server', () => {
         throw signal.reason;
       },
     });
-    expect(await rejection(two.client.compute(number(1), { timeoutMs: 300 }))).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    expect(await rejection(two.client.compute(number(1), { timeoutMs: 300 }))).toMatchObject({
+      code: 'DEADLINE_EXCEEDED',
+    });
     expect(await reason.promise).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
   });
 
@@ -168,11 +178,25 @@ describe('a stream through another server', () => {
     await using two = await relay(
       streaming(async function* (requests) {
         let sum = 0;
-        for await (const { inputs } of requests) yield { outputs: number((sum += valueOf(inputs, 'x'))) };
+        for await (const { inputs } of requests) {
+          sum += valueAt(inputs, 'x');
+          yield { outputs: number(sum) };
+        }
       }),
     );
     const responses = await collect(two.client.stream(requestsOf(number(1), number(2), number(3))));
-    expect(responses.map(({ outputs }) => valueOf(outputs, 'x'))).toEqual([1, 3, 6]);
+    expect(responses.map(({ outputs }) => valueAt(outputs, 'x'))).toEqual([1, 3, 6]);
+  });
+
+  it('keeps the outputs of each request, however far ahead the requests are read', async () => {
+    await using two = await relay({
+      async compute() {
+        return { outputs: { a: tensor([1]), b: tensor([2]) } };
+      },
+    });
+    const requests = Array.from({ length: 20 }, (_, index) => ({ inputs: {}, outputs: [index % 2 === 0 ? 'a' : 'b'] }));
+    const responses = await collect(two.client.stream(requests));
+    expect(responses.map(({ outputs }) => Object.keys(outputs))).toEqual(requests.map(({ outputs }) => outputs));
   });
 
   it('ends there when its reader leaves here', async () => {
@@ -191,11 +215,15 @@ describe('a stream through another server', () => {
 describe('a chain', () => {
   it('of stages here and there computes as one function, in calls and in streams', async () => {
     await using far = await loopback(adding(10));
-    const chain = new AsyncChainComputeFunction([adding(1), new RemoteComputeFunction(`127.0.0.1:${far.port}`), adding(100)]);
+    const chain = new AsyncChainComputeFunction([
+      adding(1),
+      new RemoteComputeFunction(`127.0.0.1:${far.port}`),
+      adding(100),
+    ]);
     await using near = await loopback(chain);
-    expect(valueOf(await near.client.compute(number(0)), 'x')).toBe(111);
+    expect(valueAt(await near.client.compute(number(0)), 'x')).toBe(111);
     const responses = await collect(near.client.stream(requestsOf(number(1), number(2))));
-    expect(responses.map(({ outputs }) => valueOf(outputs, 'x'))).toEqual([112, 113]);
+    expect(responses.map(({ outputs }) => valueAt(outputs, 'x'))).toEqual([112, 113]);
   });
 
   it('of remote stages only streams through all of them', async () => {
@@ -208,7 +236,7 @@ describe('a chain', () => {
     await using near = await loopback(chain);
     const numbers = Array.from({ length: 50 }, (_, index) => index);
     const responses = await collect(near.client.stream(requestsOf(...numbers.map(number))));
-    expect(responses.map(({ outputs }) => valueOf(outputs, 'x'))).toEqual(numbers.map((value) => value + 3));
+    expect(responses.map(({ outputs }) => valueAt(outputs, 'x'))).toEqual(numbers.map((value) => value + 3));
   });
 
   it('whose middle stage is away does not start, and lets go of the stages before', async () => {
@@ -222,8 +250,14 @@ describe('a chain', () => {
     // Short of time, because a server that is not there may always be on its way.
     const impatient = new RemoteComputeFunction(away);
     impatient.setup = () => away.connect({ timeoutMs: 20 });
-    const server = new AsyncGRPCComputeServer({ computeFn: new AsyncChainComputeFunction([watched, impatient, watched]), port: 0 });
-    expect(await rejection(server.start())).toMatchObject({ code: 'UNAVAILABLE', message: expect.stringContaining('127.0.0.1:1') });
+    const server = new AsyncGRPCComputeServer({
+      computeFn: new AsyncChainComputeFunction([watched, impatient, watched]),
+      port: 0,
+    });
+    expect(await rejection(server.start())).toMatchObject({
+      code: 'UNAVAILABLE',
+      message: expect.stringContaining('127.0.0.1:1'),
+    });
     expect(log).toEqual(['setup', 'teardown']);
   });
 

@@ -1,11 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { AsyncGRPCComputeServer, type ComputeFunction, GRPCComputeClient, type Tensor, tensor, type Tensors } from '@splitlearn/comm';
+import {
+  AsyncGRPCComputeServer,
+  type ComputeFunction,
+  GRPCComputeClient,
+  type Tensor,
+  type Tensors,
+  tensor,
+} from '@splitlearn/comm';
 import { loopback } from '@splitlearn/comm/testing';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { allBits, bits, canonical, parameters, tensor as anyTensor, tensors } from './support/arbitraries.js';
+import { allBits, tensor as anyTensor, bits, canonical, parameters, tensors } from './support/arbitraries.js';
 import { collect } from './support/deferred.js';
 
 /** What the server was given last. */
@@ -87,7 +94,12 @@ it('large tensors survive being cut into many packets', async () => {
   const data = Float64Array.from({ length: 1_500_000 }, (_, index) => Math.sin(index));
   const output = (await pair.client.compute(tensor(data, [1_000, 1_500]))) as Tensor<'float64'>;
   expect(output.shape).toEqual([1_000, 1_500]);
-  expect(Buffer.compare(Buffer.from(output.data.buffer, output.data.byteOffset, output.data.byteLength), Buffer.from(data.buffer))).toBe(0);
+  expect(
+    Buffer.compare(
+      Buffer.from(output.data.buffer, output.data.byteOffset, output.data.byteLength),
+      Buffer.from(data.buffer),
+    ),
+  ).toBe(0);
 });
 
 it('a received tensor may be changed without anyone noticing', async () => {

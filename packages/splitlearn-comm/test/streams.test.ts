@@ -1,23 +1,30 @@
-import { CommError, type ComputeRequest, type ComputeResponse, FixedDelay, type Tensors, tensor } from '@splitlearn/comm';
+import {
+  CommError,
+  type ComputeRequest,
+  type ComputeResponse,
+  FixedDelay,
+  type Tensors,
+  tensor,
+} from '@splitlearn/comm';
 import { loopback } from '@splitlearn/comm/testing';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { abortReason, collect, deferred, rejection } from './support/deferred.js';
-import { echo, RecordingLogger, requestsOf, requestThenSilence, streaming, valueOf } from './support/functions.js';
+import { echo, RecordingLogger, requestsOf, requestThenSilence, streaming, valueAt } from './support/functions.js';
 
 const number = (value: number): Tensors => ({ x: tensor([value]) });
 const PIECE_BYTES = 256 * 1024;
 const large = (): Tensors => ({ x: tensor(new Uint8Array(PIECE_BYTES)) });
 
 function values(responses: readonly ComputeResponse[]): number[] {
-  return responses.map(({ outputs }) => valueOf(outputs, 'x'));
+  return responses.map(({ outputs }) => valueAt(outputs, 'x'));
 }
 
 describe('a stream', () => {
   it('of a function without one calls compute for every request, in order', async () => {
     await using pair = await loopback({
       async compute({ inputs }) {
-        return { outputs: number(valueOf(inputs, 'x') * 2) };
+        return { outputs: number(valueAt(inputs, 'x') * 2) };
       },
     });
     await fc.assert(
@@ -36,7 +43,10 @@ describe('a stream', () => {
         living++;
         let sum = 0;
         try {
-          for await (const { inputs } of requests) yield { outputs: number((sum += valueOf(inputs, 'x'))) };
+          for await (const { inputs } of requests) {
+            sum += valueAt(inputs, 'x');
+            yield { outputs: number(sum) };
+          }
         } finally {
           living--;
         }
@@ -57,7 +67,7 @@ describe('a stream', () => {
   it('is a conversation: a request may depend on the response before it', async () => {
     await using pair = await loopback(
       streaming(async function* (requests) {
-        for await (const { inputs } of requests) yield { outputs: number(valueOf(inputs, 'x') + 1) };
+        for await (const { inputs } of requests) yield { outputs: number(valueAt(inputs, 'x') + 1) };
       }),
     );
     let answered = deferred<number>();
@@ -71,7 +81,7 @@ describe('a stream', () => {
     }
     let last = 0;
     for await (const { outputs } of pair.client.stream(asking())) {
-      last = valueOf(outputs, 'x');
+      last = valueAt(outputs, 'x');
       answered.resolve(last);
     }
     expect(last).toBe(10);
@@ -104,7 +114,7 @@ describe('a stream', () => {
     await using pair = await loopback(
       streaming(async function* (requests) {
         for await (const { inputs } of requests) {
-          for (let index = 0; index < valueOf(inputs, 'x'); index++) yield { outputs: inputs };
+          for (let index = 0; index < valueAt(inputs, 'x'); index++) yield { outputs: inputs };
         }
       }),
     );
@@ -200,14 +210,15 @@ describe('an error', () => {
     await using pair = await loopback(
       streaming(async function* (requests) {
         for await (const { inputs } of requests) {
-          if (valueOf(inputs, 'x') === 3) throw new CommError('ABORTED', 'no threes', { reason: 'THREE' });
+          if (valueAt(inputs, 'x') === 3) throw new CommError('ABORTED', 'no threes', { reason: 'THREE' });
           yield { outputs: inputs };
         }
       }),
     );
     const received: number[] = [];
     const read = async () => {
-      for await (const { outputs } of pair.client.stream(requestsOf(...[1, 2, 3, 4].map(number)))) received.push(valueOf(outputs, 'x'));
+      for await (const { outputs } of pair.client.stream(requestsOf(...[1, 2, 3, 4].map(number))))
+        received.push(valueAt(outputs, 'x'));
     };
     expect(await rejection(read())).toMatchObject({ code: 'ABORTED', message: 'no threes', reason: 'THREE' });
     expect(received).toEqual([1, 2]);
@@ -304,7 +315,10 @@ describe('an error', () => {
       sent++;
       yield { inputs: {} };
     })();
-    expect(await rejection(collect(pair.client.stream(source)))).toMatchObject({ code: 'UNAVAILABLE', message: 'not now' });
+    expect(await rejection(collect(pair.client.stream(source)))).toMatchObject({
+      code: 'UNAVAILABLE',
+      message: 'not now',
+    });
     expect(sent).toBe(1);
     expect(pair.server.getStatistics().requests).toBe(1);
   });
@@ -420,14 +434,18 @@ it('many streams and calls at once on one connection leave nothing behind', asyn
   const streams = Array.from({ length: 60 }, async (_, index) => {
     const source = requestsOf(...Array.from({ length: 5 }, (__, step) => number(index * 10 + step)));
     if (index % 3 !== 0) return values(await collect(pair.client.stream(source)));
-    for await (const { outputs } of pair.client.stream(source)) return [valueOf(outputs, 'x')];
+    for await (const { outputs } of pair.client.stream(source)) return [valueAt(outputs, 'x')];
     return [];
   });
   const calls = Array.from({ length: 60 }, (_, index) => pair.client.compute(number(index)));
   expect(await Promise.all(streams)).toEqual(
-    Array.from({ length: 60 }, (_, index) => Array.from({ length: index % 3 === 0 ? 1 : 5 }, (__, step) => index * 10 + step)),
+    Array.from({ length: 60 }, (_, index) =>
+      Array.from({ length: index % 3 === 0 ? 1 : 5 }, (__, step) => index * 10 + step),
+    ),
   );
-  expect((await Promise.all(calls)).map((outputs) => valueOf(outputs, 'x'))).toEqual(Array.from({ length: 60 }, (_, index) => index));
+  expect((await Promise.all(calls)).map((outputs) => valueAt(outputs, 'x'))).toEqual(
+    Array.from({ length: 60 }, (_, index) => index),
+  );
   await pair.server.stop();
   expect(pair.client.getStatistics().inFlight).toBe(0);
   expect(pair.server.getStatistics().inFlight).toBe(0);

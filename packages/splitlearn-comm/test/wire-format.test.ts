@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
+import { Metadata } from '@grpc/grpc-js';
 import { GRPCComputeClient, type Tensor, type Tensors } from '@splitlearn/comm';
 import { loopback } from '@splitlearn/comm/testing';
-import { Metadata } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import protobuf from 'protobufjs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -41,14 +41,22 @@ function toPlain(name: string, { dtype, shape, data }: Tensor): PlainTensor {
           }),
         )
       : Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  return { name, dtype: `DTYPE_${dtype.toUpperCase()}`, shape: shape.map(String), encoding: 'ENCODING_RAW', data: bytes };
+  return {
+    name,
+    dtype: `DTYPE_${dtype.toUpperCase()}`,
+    shape: shape.map(String),
+    encoding: 'ENCODING_RAW',
+    data: bytes,
+  };
 }
 
 function decode(type: protobuf.Type, bytes: Uint8Array): Record<string, unknown> {
   return type.toObject(type.decode(bytes), { longs: String, enums: String, defaults: true, bytes: Buffer });
 }
 
-let received: { inputs: Tensors; model: string | undefined; parameters: unknown; outputs: unknown; requestId: string } | undefined;
+let received:
+  | { inputs: Tensors; model: string | undefined; parameters: unknown; outputs: unknown; requestId: string }
+  | undefined;
 
 describe('compute.proto', () => {
   let pair: Awaited<ReturnType<typeof loopback>>;
@@ -102,7 +110,10 @@ describe('compute.proto', () => {
     await fc.assert(
       fc.asyncProperty(tensor, async (value) => {
         sent.length = 0;
-        const { outputs, timing } = await client.computeWithTiming({ x: value }, { model: 'm', requestId: 'r', outputs: ['x'] });
+        const { outputs, timing } = await client.computeWithTiming(
+          { x: value },
+          { model: 'm', requestId: 'r', outputs: ['x'] },
+        );
         expect(sent).toEqual([
           { requestId: 'r', model: 'm', inputs: [toPlain('x', value)], parameters: null, outputs: ['x'] },
         ]);

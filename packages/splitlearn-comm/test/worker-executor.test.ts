@@ -33,7 +33,10 @@ function fixture(name: string): URL {
 }
 
 /** An executor that runs the versatile model, and is stopped after the test. */
-async function started(options: Partial<WorkerExecutorOptions> & { data?: object } = {}, model: string | URL = VERSATILE) {
+async function started(
+  options: Partial<WorkerExecutorOptions> & { data?: object } = {},
+  model: string | URL = VERSATILE,
+) {
   const executor = new WorkerExecutor({ threads: 1, ...options, data: { counters: counters.memory, ...options.data } });
   executors.push(executor);
   await executor.start(model);
@@ -74,7 +77,10 @@ describe('running', () => {
   it('happens in as many threads as there are, at once', async () => {
     const executor = await started({ threads: 2 });
     // Each blocks its thread until the other is there: one thread alone would never come out.
-    await Promise.all([executor.run(inputs, to('meet', { threads: 2 })), executor.run(inputs, to('meet', { threads: 2 }))]);
+    await Promise.all([
+      executor.run(inputs, to('meet', { threads: 2 })),
+      executor.run(inputs, to('meet', { threads: 2 })),
+    ]);
   });
 
   it('does not hold up this thread', async () => {
@@ -137,7 +143,11 @@ describe('running', () => {
 describe('a tensor', () => {
   it('of one’s own is never taken away, also where it is a Buffer', async () => {
     const executor = await started();
-    const own = { floats: tensor([1, 2]), pooled: tensor(Buffer.from('pooled')), large: tensor(Buffer.alloc(1 << 20, 5)) };
+    const own = {
+      floats: tensor([1, 2]),
+      pooled: tensor(Buffer.from('pooled')),
+      large: tensor(Buffer.alloc(1 << 20, 5)),
+    };
     const before = allBits(own);
     for (let times = 0; times < 3; times++) await executor.run(own, to('echo'));
     expect(allBits(own)).toEqual(before);
@@ -173,7 +183,8 @@ describe('a tensor', () => {
     await using pair = await loopback(computeFn);
     const empty = { a: tensor(new Float32Array(), [0, 3]), b: tensor([1]), c: tensor(new Uint8Array()) };
     for (let times = 0; times < 3; times++) expect(allBits(await pair.client.compute(empty))).toEqual(allBits(empty));
-    for (let times = 0; times < 3; times++) expect(allBits(await pair.client.compute({ a: empty.a }))).toEqual(allBits({ a: empty.a }));
+    for (let times = 0; times < 3; times++)
+      expect(allBits(await pair.client.compute({ a: empty.a }))).toEqual(allBits({ a: empty.a }));
   });
 
   it('that the model gives away arrives as any other', async () => {
@@ -201,7 +212,7 @@ describe('a thread that dies', () => {
     const executor = await started();
     let pieces = 0;
     const read = async () => {
-      for await (const _ of executor.stream(inputs, to('', { pieces: 4, then: 'exit' }))) pieces++;
+      for await (const _ of executor.stream(inputs, to('', { pieces: 4, last: 'exit' }))) pieces++;
     };
     expect(await rejection(read())).toMatchObject({ reason: 'WORKER_CRASHED' });
     expect(pieces).toBe(4);
@@ -210,7 +221,7 @@ describe('a thread that dies', () => {
 
   it('while its reader leaves a stream does not trouble the reader', async () => {
     const executor = await started();
-    for await (const _ of executor.stream(inputs, to('', { pieces: 2, then: 'exit' }))) break;
+    for await (const _ of executor.stream(inputs, to('', { pieces: 2, last: 'exit' }))) break;
     await executor.run(inputs, to('echo'));
   });
 
@@ -256,7 +267,10 @@ describe('an error of the model', () => {
     const executor = await started();
     const error = await rejection(executor.run(inputs, to('throw')));
     expect(error).not.toBeInstanceOf(CommError);
-    expect(error).toMatchObject({ message: 'the model says no', stack: expect.stringContaining('versatile-model.mjs') });
+    expect(error).toMatchObject({
+      message: 'the model says no',
+      stack: expect.stringContaining('versatile-model.mjs'),
+    });
   });
 
   it.each(['nothing', 'unclonable', 'throw', 'refuse'])('(%s) leaves the thread as it is', async (action) => {
@@ -270,7 +284,14 @@ describe('a model that cannot be loaded', () => {
   it.each<[string, string, object]>([
     ['is not there', 'no-such-module', { message: expect.stringContaining('no-such-module.mjs') }],
     ['throws', 'throwing-module', { message: 'this module cannot be loaded' }],
-    ['is none', 'no-model', { code: 'INVALID_ARGUMENT', message: expect.stringMatching(/^the default export of file:.*no-model\.mjs must be a model/) }],
+    [
+      'is none',
+      'no-model',
+      {
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringMatching(/^the default export of file:.*no-model\.mjs must be a model/),
+      },
+    ],
     ['refuses', 'refusing-factory', { code: 'NOT_FOUND', reason: 'NO_WEIGHTS' }],
     ['never comes', 'waiting-module', { reason: 'WORKER_CRASHED', message: expect.stringContaining('exit code 13') }],
   ])('because it %s fails the start, which may be tried again', async (_, name, expected) => {
@@ -365,7 +386,7 @@ describe('streaming', () => {
     const executor = await started();
     let pieces = 0;
     const read = async () => {
-      for await (const _ of executor.stream(inputs, to('', { pieces: 5, then: 'refuse' }))) pieces++;
+      for await (const _ of executor.stream(inputs, to('', { pieces: 5, last: 'refuse' }))) pieces++;
     };
     expect(await rejection(read())).toMatchObject({ code: 'OUT_OF_RANGE' });
     expect(pieces).toBe(5);
@@ -377,7 +398,14 @@ describe('streaming', () => {
     const request = { inputs, parameters: { pieces: 1e6 } };
     for await (const _ of pair.client.stream([request])) break;
     await counters.reaches(ENDED, 1);
-    expect(await collect(pair.client.stream([{ inputs, parameters: { pieces: 4 } }, { inputs, parameters: { pieces: 2 } }]))).toHaveLength(6);
+    expect(
+      await collect(
+        pair.client.stream([
+          { inputs, parameters: { pieces: 4 } },
+          { inputs, parameters: { pieces: 2 } },
+        ]),
+      ),
+    ).toHaveLength(6);
   });
 });
 
@@ -448,7 +476,10 @@ describe('stopping', () => {
 describe('an executor', () => {
   it.each([0, -1, 1.5, Number.NaN, undefined, '2'])('cannot have %s threads', (threads) => {
     expect(() => new WorkerExecutor({ threads: threads as number })).toThrow(
-      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: `threads must be an integer of 1 or more; it is ${threads}` }),
+      expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: `threads must be an integer of 1 or more; it is ${threads}`,
+      }),
     );
   });
 

@@ -114,6 +114,25 @@ describe('a request that waits for its turn', () => {
     expect(began).toEqual(["model 'loop': began ahead", "model 'loop': began after"]);
   });
 
+  it('in a thread leaves the queue when it is cancelled, whatever runs before it', async () => {
+    await served.server.loadModel({ ...loop, modelId: 'loop in a thread', isolation: 'thread' });
+    const leases = () => served.server.modelManager.getModelInfo('loop in a thread').leases;
+    const options = { model: 'loop in a thread' };
+    let computed = false;
+    const running = served.client.compute(countTo(500_000), options);
+    void running.then(() => (computed = true));
+    await expect.poll(leases, { interval: 5 }).toBe(1);
+    const controller = new AbortController();
+    const waiting = served.client.compute(countTo(1), { ...options, signal: controller.signal });
+    await expect.poll(leases, { interval: 5 }).toBe(2);
+    controller.abort();
+    expect(await commFailure(waiting)).toMatchObject({ code: 'CANCELLED' });
+    await expect.poll(leases, { interval: 5 }).toBe(1);
+    expect(computed).toBe(false);
+    await running;
+    await served.server.unloadModel('loop in a thread');
+  });
+
   it('for a model that is being started gives up alone: the start goes on for the others', async () => {
     await using other = await serve({ ...loop, modelId: 'other' });
     const { pid } = other.server.modelManager.getModelInfo('other');

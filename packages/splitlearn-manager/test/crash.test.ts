@@ -191,7 +191,8 @@ describe('a process that dies while it loads', () => {
     try {
       const error = await managerFailure(served.server.loadModel({ ...identity, modelId: 'stillborn' }));
       expect(error.code).toBe('MODEL_LOAD_FAILED');
-      expect(error.message).toContain('/nowhere/node');
+      for (const part of ["'stillborn'", 'could not be started', '/nowhere/node'])
+        expect(error.message).toContain(part);
     } finally {
       process.execPath = execPath;
     }

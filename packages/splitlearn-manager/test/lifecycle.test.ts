@@ -1,7 +1,5 @@
 // Models come and go; nothing of them is left behind, and nobody who uses one loses it.
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { ManagedServer } from '@splitlearn/manager';
@@ -167,11 +165,14 @@ describe('unloading', () => {
 
   it('waits no longer than a moment for a thread that computes in native code, which nothing can stop', async () => {
     await served.server.loadModel({ ...loop, isolation: 'thread' });
-    const running = Promise.allSettled([served.client.compute(countTo(2_500_000), { model: 'loop' })]);
+    let computed = false;
+    const running = Promise.allSettled([served.client.compute(countTo(3_000_000), { model: 'loop' })]);
+    void running.then(() => (computed = true));
     await expect.poll(() => served.server.modelManager.getModelInfo('loop').leases, { interval: 1 }).toBe(1);
     expect((await served.server.unloadModel('loop', { graceMs: 0 })).interrupted).toBe(1);
+    expect(computed).toBe(false);
     expect(modelIds()).toEqual(['writer', 'thread']);
-    await running; // the thread is ended after that: at any other time it would take this process along
+    await running; // and only then the thread ends: at any other time it would take this process along
   });
 
   it('a model that is still being loaded gives up its start', async () => {
@@ -189,6 +190,19 @@ describe('unloading', () => {
     });
     expect(left).toEqual(nothing);
     expect(modelIds()).toEqual(['writer', 'thread']);
+  });
+
+  it('a model that is still being loaded in a thread harms no other that is loaded in its place', async () => {
+    const config = { ...identity, isolation: 'thread' } as const;
+    const given = managerFailure(served.server.loadModel(config));
+    await expect.poll(() => served.server.modelManager.getModel('identity')?.state, { interval: 1 }).toBe('LOADING');
+    const unloading = served.server.unloadModel('identity');
+    expect((await given).code).toBe('MODEL_DRAINING');
+    expect((await served.server.loadModel(config)).state).toBe('READY');
+    await unloading;
+    expect((await served.client.infer(someTensors, { model: 'identity' })).y?.shape).toEqual([3]);
+    expect(modelIds()).toEqual(['writer', 'thread', 'identity']);
+    await served.server.unloadModel('identity');
   });
 
   it('and loading the same model over and over leaves nothing of it', async () => {
@@ -387,25 +401,16 @@ describe('stopping', () => {
 
 it('a process whose server is killed ends, though it computes in native code, and takes its folder along', async () => {
   const files = temporaryFiles();
-  const lifelines = createServer();
-  lifelines.listen(0, '127.0.0.1');
-  await once(lifelines, 'listening');
-  const { port } = lifelines.address() as { port: number };
-  const connected = once(lifelines, 'connection') as Promise<[Socket]>;
-
   const script = fileURLToPath(new URL('./support/server-to-kill.mjs', import.meta.url));
-  const server = spawn(process.execPath, [script, onnxFile('loop')], {
-    env: { ...process.env, RUNNER_LIFELINE: String(port) },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const lines = createInterface({ input: server.stdout });
-  for await (const line of lines) if (line.includes('began forever')) break;
-  expect(temporaryFiles().length).toBeGreaterThan(files.length);
-
-  const [lifeline] = await connected;
-  const ended = once(lifeline.resume(), 'close');
+  const server = spawn(process.execPath, [script, onnxFile('loop')], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let pid = 0;
+  for await (const line of createInterface({ input: server.stdout })) {
+    pid ||= Number(/^pid (\d+)$/.exec(line)?.[1] ?? 0);
+    if (line.includes('began forever')) break;
+  }
+  expect(isAlive(pid)).toBe(true);
+  expect(temporaryFiles()).toHaveLength(files.length + 1);
   server.kill('SIGKILL');
-  await ended;
+  await expect.poll(() => isAlive(pid), { timeout: 10_000, interval: 5 }).toBe(false);
   expect(temporaryFiles()).toEqual(files);
-  lifelines.close();
 });

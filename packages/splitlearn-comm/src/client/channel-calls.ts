@@ -57,7 +57,13 @@ export async function* streamCall(
   if (signal?.aborted) throw abortError(signal);
   const { path, requestSerialize, responseDeserialize } = method;
   const metadata = toMetadata(options.metadata ?? {});
-  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, metadata, toGrpcOptions(options));
+  const call = client.makeBidiStreamRequest(
+    path,
+    requestSerialize,
+    responseDeserialize,
+    metadata,
+    toGrpcOptions(options),
+  );
   // An error after the last read has no reader any more, and must not become an uncaught exception.
   call.on('error', () => {});
   const ended = new AbortController();

@@ -2,7 +2,13 @@ import { randomUUID } from 'node:crypto';
 import { Client, credentials } from '@grpc/grpc-js';
 import { mapAsync } from '../async-iterables.js';
 import { assertMs } from '../check-options.js';
-import { decodeResponse, decodeServiceInfo, encodeRequest, type ServerTiming, type WireServiceInfo } from '../codec/wire.js';
+import {
+  decodeResponse,
+  decodeServiceInfo,
+  encodeRequest,
+  type ServerTiming,
+  type WireServiceInfo,
+} from '../codec/wire.js';
 import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
 import { CommError } from '../errors.js';
 import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES, messageLimits, RECONNECT_OPTIONS } from '../grpc/channel.js';
@@ -135,7 +141,13 @@ export class GRPCComputeClient {
     const encode = (request: ComputeRequest) => this.#encode({ ...defaults, ...request }, requestId);
     let failure: CommError | undefined = new CommError('CANCELLED', 'the reader left the stream');
     try {
-      const messages = streamCall(this.#client, this.address, COMPUTE_SERVICE.ComputeStream, mapAsync(requests, encode), wire);
+      const messages = streamCall(
+        this.#client,
+        this.address,
+        COMPUTE_SERVICE.ComputeStream,
+        mapAsync(requests, encode),
+        wire,
+      );
       for await (const message of messages) yield decodeResponse(this.#calls.received(message)).response;
       failure = undefined;
     } catch (error) {

@@ -87,7 +87,11 @@ describe('withRetry', () => {
 
   it.each<[string, unknown, object]>([
     ['CANCELLED', undefined, { code: 'CANCELLED', message: 'the call was cancelled while it waited to be retried' }],
-    ['the signal’s own error', new CommError('DEADLINE_EXCEEDED', 'late'), { code: 'DEADLINE_EXCEEDED', message: 'late' }],
+    [
+      'the signal’s own error',
+      new CommError('DEADLINE_EXCEEDED', 'late'),
+      { code: 'DEADLINE_EXCEEDED', message: 'late' },
+    ],
   ])('ends a wait with %s when its signal is aborted', async (_, reason, expected) => {
     const controller = new AbortController();
     const { signal } = controller;
@@ -95,7 +99,11 @@ describe('withRetry', () => {
       queueMicrotask(() => controller.abort(reason));
       throw unavailable;
     });
-    const retried = withRetry(new FixedDelay({ delayMs: 3_600_000 }), { deadlineMs: Number.POSITIVE_INFINITY, signal }, call);
+    const retried = withRetry(
+      new FixedDelay({ delayMs: 3_600_000 }),
+      { deadlineMs: Number.POSITIVE_INFINITY, signal },
+      call,
+    );
     expect(await rejection(retried)).toMatchObject(expected);
     expect(call).toHaveBeenCalledOnce();
   });
@@ -116,7 +124,12 @@ describe('FixedDelay', () => {
 
 describe('ExponentialBackoff', () => {
   it('doubles the bound of its waits up to the greatest', () => {
-    const strategy = new ExponentialBackoff({ maxAttempts: 7, initialDelayMs: 100, maxDelayMs: 1_000, random: () => 1 });
+    const strategy = new ExponentialBackoff({
+      maxAttempts: 7,
+      initialDelayMs: 100,
+      maxDelayMs: 1_000,
+      random: () => 1,
+    });
     expect([1, 2, 3, 4, 5, 6, 7].map((attempt) => strategy.nextDelayMs(attempt))).toEqual([
       100,
       200,
@@ -135,15 +148,19 @@ describe('ExponentialBackoff', () => {
 
   it('stays within its bounds for ever, and ends', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 2_000 }), fc.double({ min: 0, max: 1, noNaN: true }), (maxAttempts, random) => {
-        const strategy = new ExponentialBackoff({ maxAttempts, random: () => random });
-        for (let attempt = 1; attempt < maxAttempts; attempt++) {
-          const delayMs = strategy.nextDelayMs(attempt);
-          expect(delayMs).toBeGreaterThanOrEqual(0);
-          expect(delayMs).toBeLessThanOrEqual(5_000);
-        }
-        expect(strategy.nextDelayMs(maxAttempts)).toBe(undefined);
-      }),
+      fc.property(
+        fc.integer({ min: 1, max: 2_000 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (maxAttempts, random) => {
+          const strategy = new ExponentialBackoff({ maxAttempts, random: () => random });
+          for (let attempt = 1; attempt < maxAttempts; attempt++) {
+            const delayMs = strategy.nextDelayMs(attempt);
+            expect(delayMs).toBeGreaterThanOrEqual(0);
+            expect(delayMs).toBeLessThanOrEqual(5_000);
+          }
+          expect(strategy.nextDelayMs(maxAttempts)).toBe(undefined);
+        },
+      ),
       { numRuns: 20 },
     );
   });
@@ -163,6 +180,8 @@ describe('a strategy cannot be made with', () => {
     ['a first wait that is none', () => new ExponentialBackoff({ initialDelayMs: Number.NaN }), 'initialDelayMs'],
     ['a greatest wait that is none', () => new ExponentialBackoff({ maxDelayMs: -5 }), 'maxDelayMs'],
   ])('%s', (_, make, option) => {
-    expect(make).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(option) }));
+    expect(make).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(option) }),
+    );
   });
 });

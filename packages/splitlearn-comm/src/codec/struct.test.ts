@@ -61,7 +61,10 @@ describe('Struct', () => {
   ])('carries %s nested 32 deep, and refuses those that are deeper', (_, wrap) => {
     expect(roundTrip(nested(32, wrap))).toEqual(nested(32, wrap));
     expect(() => toStruct(nested(33, wrap))).toThrow(
-      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining('nested more than 32 deep') }),
+      expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringContaining('nested more than 32 deep'),
+      }),
     );
   });
 

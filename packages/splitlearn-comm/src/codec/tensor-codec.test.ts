@@ -40,13 +40,24 @@ describe('TensorCodec', () => {
   });
 
   it('is little-endian and row-major', () => {
-    expect(codec.encode(tensor([[1, 2], [3, 258]], undefined, 'int16')).data).toEqual(
-      Uint8Array.of(1, 0, 2, 0, 3, 0, 2, 1),
-    );
+    expect(
+      codec.encode(
+        tensor(
+          [
+            [1, 2],
+            [3, 258],
+          ],
+          undefined,
+          'int16',
+        ),
+      ).data,
+    ).toEqual(Uint8Array.of(1, 0, 2, 0, 3, 0, 2, 1));
   });
 
   it('writes a string as its length in bytes and its UTF-8', () => {
-    expect([...codec.encode(tensor(['a', '', 'é'])).data]).toEqual([1, 0, 0, 0, 97, 0, 0, 0, 0, 2, 0, 0, 0, 0xc3, 0xa9]);
+    expect([...codec.encode(tensor(['a', '', 'é'])).data]).toEqual([
+      1, 0, 0, 0, 97, 0, 0, 0, 0, 2, 0, 0, 0, 0xc3, 0xa9,
+    ]);
   });
 
   it('does not copy numbers to encode them', () => {
@@ -145,7 +156,7 @@ describe('TensorCodec', () => {
 
     it('a dtype it does not know', () => {
       const encoded = { dtype: 'complex64' as DType, shape: [1], data: new Uint8Array(8) };
-      expect(refusal(encoded, 'x')).toMatchObject({ message: "tensor 'x' has the unknown dtype \"complex64\"" });
+      expect(refusal(encoded, 'x')).toMatchObject({ message: 'tensor \'x\' has the unknown dtype "complex64"' });
     });
 
     it('to encode a lone surrogate, and says where it is', () => {
@@ -164,7 +175,9 @@ describe('TensorCodec', () => {
     const before = process.memoryUsage().arrayBuffers;
     for (const dtype of [...NUMERIC_DTYPES, 'string'] as const) {
       for (let times = 0; times < 20; times++) {
-        expect(refusal({ dtype, shape: [2 ** 26], data: new Uint8Array(16) })).toMatchObject({ code: 'INVALID_ARGUMENT' });
+        expect(refusal({ dtype, shape: [2 ** 26], data: new Uint8Array(16) })).toMatchObject({
+          code: 'INVALID_ARGUMENT',
+        });
       }
     }
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 26);

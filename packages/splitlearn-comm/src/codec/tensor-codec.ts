@@ -1,6 +1,14 @@
 import { endianness } from 'node:os';
 import { CommError } from '../errors.js';
-import { assertTensor, bytesPerElement, type DType, elementCount, isDType, type Tensor, TYPED_ARRAYS } from '../tensor.js';
+import {
+  assertTensor,
+  bytesPerElement,
+  type DType,
+  elementCount,
+  isDType,
+  type Tensor,
+  TYPED_ARRAYS,
+} from '../tensor.js';
 
 if (endianness() !== 'LE') throw new Error('@splitlearn/comm runs on little-endian machines only');
 

@@ -147,12 +147,17 @@ describe('a request', () => {
   });
 
   it('of random bytes, or of a real one with a few changed, is refused as the caller’s mistake or decoded', () => {
-    const real = encodeRequest({ model: 'm', inputs: { x: tensor([1, 2, 3]), s: tensor('text') }, parameters: { a: { b: 1 } } }, 'id');
-    const damaged = fc.array(fc.tuple(fc.nat(real.byteLength - 1), fc.nat(255)), { minLength: 1, maxLength: 6 }).map((changes) => {
-      const bytes = Uint8Array.from(real);
-      for (const [at, byte] of changes) bytes[at] = byte;
-      return bytes;
-    });
+    const real = encodeRequest(
+      { model: 'm', inputs: { x: tensor([1, 2, 3]), s: tensor('text') }, parameters: { a: { b: 1 } } },
+      'id',
+    );
+    const damaged = fc
+      .array(fc.tuple(fc.nat(real.byteLength - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
+      .map((changes) => {
+        const bytes = Uint8Array.from(real);
+        for (const [at, byte] of changes) bytes[at] = byte;
+        return bytes;
+      });
     fc.assert(
       fc.property(fc.oneof(fc.uint8Array({ maxLength: 64 }), damaged), (bytes) => {
         try {

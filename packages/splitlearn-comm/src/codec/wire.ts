@@ -1,5 +1,12 @@
 import { splitlearn } from '#proto';
-import type { ComputeRequest, ComputeResponse, ComputeTiming, ModelInfo, ServiceInfo, TensorInfo } from '../compute-function.js';
+import type {
+  ComputeRequest,
+  ComputeResponse,
+  ComputeTiming,
+  ModelInfo,
+  ServiceInfo,
+  TensorInfo,
+} from '../compute-function.js';
 import { CommError } from '../errors.js';
 import type { DType, Tensors } from '../tensor.js';
 import { markMovable } from '../transfer.js';

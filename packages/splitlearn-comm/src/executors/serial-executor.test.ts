@@ -9,7 +9,10 @@ import { SerialExecutor } from './serial-executor.js';
 
 const inputs = { x: tensor(1) };
 
-async function started(model: Model, options?: ConstructorParameters<typeof SerialExecutor>[0]): Promise<SerialExecutor> {
+async function started(
+  model: Model,
+  options?: ConstructorParameters<typeof SerialExecutor>[0],
+): Promise<SerialExecutor> {
   const executor = new SerialExecutor(options);
   await executor.start(model);
   return executor;
@@ -201,6 +204,8 @@ describe('SerialExecutor', () => {
   });
 
   it('runs nothing before it was started', async () => {
-    expect(await rejection(new SerialExecutor().run(inputs, modelCall()))).toMatchObject({ code: 'FAILED_PRECONDITION' });
+    expect(await rejection(new SerialExecutor().run(inputs, modelCall()))).toMatchObject({
+      code: 'FAILED_PRECONDITION',
+    });
   });
 });

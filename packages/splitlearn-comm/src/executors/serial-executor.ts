@@ -22,7 +22,8 @@ export class SerialExecutor implements Executor<Model> {
   }
 
   async start(model: Model): Promise<Model['info']> {
-    if (this.#model) throw new CommError('FAILED_PRECONDITION', 'this SerialExecutor already runs a model; make another');
+    if (this.#model)
+      throw new CommError('FAILED_PRECONDITION', 'this SerialExecutor already runs a model; make another');
     this.#model = model;
     return model.info;
   }

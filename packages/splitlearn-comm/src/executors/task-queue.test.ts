@@ -247,22 +247,30 @@ describe('TaskQueue', () => {
     [{ concurrency: 1.5, maxQueue: 1 }, 'concurrency must be an integer of 1 or more; it is 1.5'],
     [{ concurrency: Number.NaN, maxQueue: 1 }, 'concurrency must be an integer of 1 or more; it is NaN'],
     [{ concurrency: 1, maxQueue: -1 }, 'maxQueue must be an integer of 0 or more; it is -1'],
-    [{ concurrency: 1, maxQueue: Number.POSITIVE_INFINITY }, 'maxQueue must be an integer of 0 or more; it is Infinity'],
+    [
+      { concurrency: 1, maxQueue: Number.POSITIVE_INFINITY },
+      'maxQueue must be an integer of 0 or more; it is Infinity',
+    ],
   ])('cannot be made of %o', (options, message) => {
     expect(() => new TaskQueue(options)).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT', message }));
   });
 
   it('behaves as its model does, whatever happens in whatever order', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 0, max: 4 }), commands, async (concurrency, maxQueue, steps) => {
-        const world = new World(concurrency, maxQueue);
-        for (const step of steps) {
-          world.do(step);
-          await settle();
-          world.check();
-        }
-        await world.finish();
-      }),
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 3 }),
+        fc.integer({ min: 0, max: 4 }),
+        commands,
+        async (concurrency, maxQueue, steps) => {
+          const world = new World(concurrency, maxQueue);
+          for (const step of steps) {
+            world.do(step);
+            await settle();
+            world.check();
+          }
+          await world.finish();
+        },
+      ),
       { numRuns: 300 },
     );
   });
@@ -273,7 +281,10 @@ type Command = { readonly type: 'enter' } | { readonly type: 'leave' | 'abort'; 
 const commands = fc.array(
   fc.oneof(
     { weight: 3, arbitrary: fc.constant<Command>({ type: 'enter' }) },
-    { weight: 2, arbitrary: fc.record({ type: fc.constantFrom('leave' as const, 'abort' as const), which: fc.nat(9) }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({ type: fc.constantFrom('leave' as const, 'abort' as const), which: fc.nat(9) }),
+    },
   ),
   { maxLength: 40 },
 );
@@ -299,7 +310,10 @@ class World {
   }
 
   do(command: Command): void {
-    if (command.type === 'enter') return this.#enter();
+    if (command.type === 'enter') {
+      this.#enter();
+      return;
+    }
     const candidates = this.#tasks.filter(({ state }) => state === (command.type === 'leave' ? 'running' : 'waiting'));
     const task = candidates[command.which % (candidates.length || 1)];
     if (!task) return;

@@ -39,7 +39,8 @@ export class WorkerExecutor implements Executor<string | URL> {
 
   /** @throws whatever the module throws when it is loaded; all threads are ended then. */
   async start(source: string | URL): Promise<Model['info']> {
-    if (this.#moduleUrl) throw new CommError('FAILED_PRECONDITION', 'this WorkerExecutor already runs a model; make another');
+    if (this.#moduleUrl)
+      throw new CommError('FAILED_PRECONDITION', 'this WorkerExecutor already runs a model; make another');
     const isUrl = source instanceof URL || source.startsWith('file:');
     this.#moduleUrl = isUrl ? String(source) : pathToFileURL(source).href;
     const loading = await Promise.allSettled(Array.from({ length: this.#threads }, () => this.#spawn()));
@@ -69,7 +70,10 @@ export class WorkerExecutor implements Executor<string | URL> {
   async stop(): Promise<void> {
     await this.#queue.close();
     // A thread that is busy still has been told to stop, and does not heed it.
-    const ended = [...this.#idle.splice(0).map((thread) => thread.close()), ...[...this.#busy].map((thread) => thread.kill())];
+    const ended = [
+      ...this.#idle.splice(0).map((thread) => thread.close()),
+      ...[...this.#busy].map((thread) => thread.kill()),
+    ];
     const failed = (await Promise.allSettled(ended)).find((result) => result.status === 'rejected');
     if (failed) throw failed.reason;
   }

@@ -1,5 +1,5 @@
-import type { ModelCall, Model } from '../model.js';
 import type { PlainError } from '../errors.js';
+import type { Model, ModelCall } from '../model.js';
 import type { Tensors } from '../tensor.js';
 
 // What a WorkerExecutor and its threads say to each other. One call is under way in a thread at a time.

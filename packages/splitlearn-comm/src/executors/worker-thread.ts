@@ -30,7 +30,9 @@ export class WorkerThread {
       this.#inbox.push(message);
       this.#wake?.();
     });
-    this.#worker.on('error', (error) => this.#die(`failed: ${error instanceof Error ? error.message : String(error)}`, error));
+    this.#worker.on('error', (error) =>
+      this.#die(`failed: ${error instanceof Error ? error.message : String(error)}`, error),
+    );
     this.#worker.on('messageerror', (error) => {
       this.#die(`sent what cannot be received: ${error.message}`, error);
       void this.kill();
@@ -108,7 +110,10 @@ export class WorkerThread {
 
   /** The reader went away in the middle of a stream: stop the model, and leave the thread free for the next call. */
   async #abandon(): Promise<void> {
-    this.#send({ type: 'cancel', reason: errorToPlain(new CommError('CANCELLED', 'nobody reads the stream any more')) });
+    this.#send({
+      type: 'cancel',
+      reason: errorToPlain(new CommError('CANCELLED', 'nobody reads the stream any more')),
+    });
     for (;;) {
       const { type } = await this.#next();
       if (type === 'end' || type === 'error') return;

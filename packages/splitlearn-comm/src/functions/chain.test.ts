@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { collect, rejection } from '../../test/support/deferred.js';
-import { callContext, type ComputeFunction, type ComputeRequest, type ComputeResponse } from '../compute-function.js';
+import { type ComputeFunction, type ComputeRequest, type ComputeResponse, callContext } from '../compute-function.js';
 import { CommError } from '../errors.js';
 import { type Tensor, tensor } from '../tensor.js';
 import { AsyncChainComputeFunction } from './chain.js';
@@ -12,7 +12,7 @@ function adding(amount: number, log: string[] = []): ComputeFunction {
       log.push(`setup ${amount}`);
     },
     async compute({ inputs }) {
-      return { outputs: { x: tensor([(inputs.x as Tensor<'float32'>).data[0] as number + amount]) } };
+      return { outputs: { x: tensor([((inputs.x as Tensor<'float32'>).data[0] as number) + amount]) } };
     },
     async teardown() {
       log.push(`teardown ${amount}`);

@@ -70,7 +70,8 @@ export class AsyncChainComputeFunction implements ComputeFunction {
 
   /** What goes with the tensors (parameters, outputs) is that of the request that was read last. */
   async *#toNext(responses: AsyncIterable<ComputeResponse>, latest: { request?: ComputeRequest }, index: number) {
-    for await (const { outputs } of responses) yield this.#stageRequest(latest.request ?? { inputs: {} }, outputs, index);
+    for await (const { outputs } of responses)
+      yield this.#stageRequest(latest.request ?? { inputs: {} }, outputs, index);
   }
 
   #stageRequest(request: ComputeRequest, inputs: ComputeRequest['inputs'], index: number): ComputeRequest {

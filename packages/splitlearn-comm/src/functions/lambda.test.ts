@@ -23,7 +23,10 @@ describe('AsyncLambdaComputeFunction', () => {
     const fn = new AsyncLambdaComputeFunction(() => {
       throw new RangeError('mine');
     });
-    expect(await rejection(fn.compute({ inputs: {} }, callContext()))).toMatchObject({ name: 'RangeError', message: 'mine' });
+    expect(await rejection(fn.compute({ inputs: {} }, callContext()))).toMatchObject({
+      name: 'RangeError',
+      message: 'mine',
+    });
   });
 
   it('is made of a function', () => {

@@ -3,7 +3,10 @@ import { CommError } from '../errors.js';
 import type { Tensors } from '../tensor.js';
 
 /** A function from named tensors to named tensors. */
-export type Lambda = (inputs: Tensors, context: CallContext & { request: ComputeRequest }) => Tensors | Promise<Tensors>;
+export type Lambda = (
+  inputs: Tensors,
+  context: CallContext & { request: ComputeRequest },
+) => Tensors | Promise<Tensors>;
 
 /**
  * A compute function made of a plain function. It runs in the serving thread, concurrently with itself: a function that
@@ -16,7 +19,8 @@ export class AsyncLambdaComputeFunction implements ComputeFunction {
   readonly #fn: Lambda;
 
   constructor(fn: Lambda) {
-    if (typeof fn !== 'function') throw new CommError('INVALID_ARGUMENT', `fn must be a function of tensors; it is ${typeof fn}`);
+    if (typeof fn !== 'function')
+      throw new CommError('INVALID_ARGUMENT', `fn must be a function of tensors; it is ${typeof fn}`);
     this.#fn = fn;
   }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { collect } from '../../test/support/deferred.js';
-import { callContext, type ComputeRequest } from '../compute-function.js';
+import { type ComputeRequest, callContext } from '../compute-function.js';
 import type { Executor, Model } from '../model.js';
 import { tensor } from '../tensor.js';
 import { AsyncModelComputeFunction } from './model.js';
@@ -31,11 +31,14 @@ describe('AsyncModelComputeFunction', () => {
     expect(executor.stop).toHaveBeenCalledOnce();
   });
 
-  it.each(['./model.mjs', new URL('file:///model.mjs')])('hands a module (%s) to the executor that loads it', async (model) => {
-    const executor = fakeExecutor<string | URL>();
-    await new AsyncModelComputeFunction({ model, executor }).setup();
-    expect(executor.start).toHaveBeenCalledExactlyOnceWith(model);
-  });
+  it.each(['./model.mjs', new URL('file:///model.mjs')])(
+    'hands a module (%s) to the executor that loads it',
+    async (model) => {
+      const executor = fakeExecutor<string | URL>();
+      await new AsyncModelComputeFunction({ model, executor }).setup();
+      expect(executor.start).toHaveBeenCalledExactlyOnceWith(model);
+    },
+  );
 
   it('passes on tensors, parameters, outputs, signal and id, and says where the time went', async () => {
     const executor = fakeExecutor<Model>();

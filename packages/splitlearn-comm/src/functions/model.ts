@@ -1,7 +1,14 @@
-import type { CallContext, ComputeFunction, ComputeRequest, ComputeResponse, ServiceInfo } from '../compute-function.js';
+import type {
+  CallContext,
+  ComputeFunction,
+  ComputeRequest,
+  ComputeResponse,
+  ServiceInfo,
+} from '../compute-function.js';
 import { CommError } from '../errors.js';
 import { SerialExecutor } from '../executors/serial-executor.js';
 import type { Executed, Executor, Model, ModelCall } from '../model.js';
+import { selectOutputs } from '../server/select-outputs.js';
 
 /** A model, and what runs it. */
 export type AsyncModelComputeFunctionOptions =
@@ -25,12 +32,14 @@ export class AsyncModelComputeFunction implements ComputeFunction {
   constructor(options: AsyncModelComputeFunctionOptions) {
     if (isModule(options)) {
       const { model, executor } = options;
-      if (!executor) throw invalid(`model is a module (${model}): it needs an executor, as in new WorkerExecutor({ threads: 1 })`);
+      if (!executor)
+        throw invalid(`model is a module (${model}): it needs an executor, as in new WorkerExecutor({ threads: 1 })`);
       this.#start = () => executor.start(model);
       this.#executor = executor;
     } else {
       const { model, executor = new SerialExecutor() } = options;
-      if (typeof model?.run !== 'function') throw invalid('model must be { run(inputs) { … } }, or the URL or path of a module');
+      if (typeof model?.run !== 'function')
+        throw invalid('model must be { run(inputs) { … } }, or the URL or path of a module');
       this.#start = () => executor.start(model);
       this.#executor = executor;
     }
@@ -47,7 +56,7 @@ export class AsyncModelComputeFunction implements ComputeFunction {
   async *stream(requests: AsyncIterable<ComputeRequest>, context: CallContext): AsyncIterable<ComputeResponse> {
     for await (const request of requests) {
       const pieces = this.#executor.stream(request.inputs, toModelCall(request, context));
-      for await (const piece of pieces) yield toResponse(piece);
+      for await (const piece of pieces) yield selectOutputs(toResponse(piece), request, 'present');
     }
   }
 

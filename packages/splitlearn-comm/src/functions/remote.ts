@@ -1,6 +1,12 @@
-import { GRPCComputeClient } from '../client/grpc-compute-client.js';
-import type { CallContext, ComputeFunction, ComputeRequest, ComputeResponse, ServiceInfo } from '../compute-function.js';
 import type { CallOptions } from '../client/call-options.js';
+import { GRPCComputeClient } from '../client/grpc-compute-client.js';
+import type {
+  CallContext,
+  ComputeFunction,
+  ComputeRequest,
+  ComputeResponse,
+  ServiceInfo,
+} from '../compute-function.js';
 
 /**
  * A compute function that runs on another server: the caller's deadline, cancellation, request id and metadata go along.

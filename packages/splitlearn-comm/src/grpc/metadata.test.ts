@@ -22,7 +22,10 @@ describe('toMetadata', () => {
     ['a length', { 'content-length': '3' }, 'content-length'],
   ])('refuses %s, and names it', (_, headers, name) => {
     expect(() => toMetadata(headers as Record<string, string>)).toThrow(
-      expect.objectContaining({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(`metadata '${name}' cannot be sent: `) }),
+      expect.objectContaining({
+        code: 'INVALID_ARGUMENT',
+        message: expect.stringContaining(`metadata '${name}' cannot be sent: `),
+      }),
     );
   });
 });
@@ -30,7 +33,15 @@ describe('toMetadata', () => {
 describe('fromMetadata', () => {
   it('is what the caller sent, without what the transport and the connection added', () => {
     const metadata = new Metadata();
-    for (const name of ['x-tenant', 'user-agent', 'grpc-timeout', 'grpc-accept-encoding', 'te', 'host', 'content-length']) {
+    for (const name of [
+      'x-tenant',
+      'user-agent',
+      'grpc-timeout',
+      'grpc-accept-encoding',
+      'te',
+      'host',
+      'content-length',
+    ]) {
       metadata.set(name, 'value');
     }
     metadata.set('x-bin', Buffer.from('binary'));
@@ -39,7 +50,15 @@ describe('fromMetadata', () => {
 
   it('can be sent on as it is', () => {
     const metadata = new Metadata();
-    for (const name of ['a', 'upgrade', 'http2-settings', 'proxy-connection', 'transfer-encoding', 'keep-alive', 'connection']) {
+    for (const name of [
+      'a',
+      'upgrade',
+      'http2-settings',
+      'proxy-connection',
+      'transfer-encoding',
+      'keep-alive',
+      'connection',
+    ]) {
       metadata.set(name, 'value');
     }
     expect(toMetadata(fromMetadata(metadata)).getMap()).toEqual({ a: 'value' });

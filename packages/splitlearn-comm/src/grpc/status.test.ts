@@ -19,7 +19,9 @@ function received(error: CommError): CommError {
 
 describe('an error of the server', () => {
   it.each(codes)('%s reaches the caller with its code, message, reason and pushback', (code) => {
-    const error = received(new CommError(code, 'so it is', { reason: 'A_REASON', retryAfterMs: 12.3, cause: 'secret' }));
+    const error = received(
+      new CommError(code, 'so it is', { reason: 'A_REASON', retryAfterMs: 12.3, cause: 'secret' }),
+    );
     expect(error).toMatchObject({ code, message: 'so it is', reason: 'A_REASON', retryAfterMs: 13 });
     expect(error.cause).toBe(undefined);
   });
@@ -30,11 +32,17 @@ describe('an error of the server', () => {
   });
 
   it('keeps its message to itself when it is no CommError', () => {
-    expect(received(toCommError(new Error('password = 1234')))).toMatchObject({ code: 'INTERNAL', message: 'internal error' });
+    expect(received(toCommError(new Error('password = 1234')))).toMatchObject({
+      code: 'INTERNAL',
+      message: 'internal error',
+    });
   });
 
   it('fits into headers, whatever it says', () => {
-    const anything = fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)), maxLength: 3_000 });
+    const anything = fc.string({
+      unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)),
+      maxLength: 3_000,
+    });
     const options = fc.record({ reason: anything, retryAfterMs: fc.double() }, { requiredKeys: [] });
     fc.assert(
       fc.property(anything, options, (message, given) => {
@@ -49,7 +57,9 @@ describe('an error of the server', () => {
   });
 
   it('loses the middle of a message that is too long, not the sizes at its end', () => {
-    const { message } = received(new CommError('INVALID_ARGUMENT', `tensor '${'x'.repeat(1e6)}' needs 8 bytes, but has 7`));
+    const { message } = received(
+      new CommError('INVALID_ARGUMENT', `tensor '${'x'.repeat(1e6)}' needs 8 bytes, but has 7`),
+    );
     expect(message).toMatch(/^tensor 'x+ … x+' needs 8 bytes, but has 7$/);
     expect(message.length).toBeLessThan(1_010);
   });
@@ -111,7 +121,9 @@ describe('an error that gRPC makes', () => {
 
 describe('isServiceError', () => {
   it('knows the errors of grpc-js from others', () => {
-    expect(isServiceError(Object.assign(new Error('x'), { code: 5, details: 'x', metadata: new Metadata() }))).toBe(true);
+    expect(isServiceError(Object.assign(new Error('x'), { code: 5, details: 'x', metadata: new Metadata() }))).toBe(
+      true,
+    );
     expect(isServiceError(new Error('x'))).toBe(false);
     expect(isServiceError({ code: 5, details: 'x', metadata: new Metadata() })).toBe(false);
   });

@@ -1,15 +1,15 @@
 import { once } from 'node:events';
-import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall, UntypedServiceImplementation } from '@grpc/grpc-js';
-import { mapAsync, startWith } from '../async-iterables.js';
+import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { startWith } from '../async-iterables.js';
 import { decodeRequest, encodeResponse, encodeServiceInfo } from '../codec/wire.js';
-import {
-  type ComputeFunction,
-  type ComputeRequest,
-  type ComputeResponse,
-  type ServiceInfo,
-  streamByCompute,
+import type {
+  CallContext,
+  ComputeFunction,
+  ComputeRequest,
+  ComputeResponse,
+  ServiceInfo,
 } from '../compute-function.js';
-import { CommError, knownError } from '../errors.js';
+import { CommError, errorToPlain, knownError } from '../errors.js';
 import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { sessionRequests } from '../grpc/session-requests.js';
@@ -19,6 +19,8 @@ import { CallRecorder, type CallStatistics } from '../statistics.js';
 import { VERSION } from '../version.js';
 import { type OpenCall, openCall, type ServerCall } from './call-context.js';
 import { selectOutputs } from './select-outputs.js';
+
+const MAX_LOGGED_ID_LENGTH = 200;
 
 type UnaryCall = ServerUnaryCall<Uint8Array, Uint8Array>;
 type SessionCall = ServerDuplexStream<Uint8Array, Uint8Array>;
@@ -51,7 +53,10 @@ export class AsyncComputeServicer {
   constructor(options: AsyncComputeServicerOptions) {
     const { computeFn, logger = console, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
     if (typeof computeFn?.compute !== 'function') {
-      throw new CommError('INVALID_ARGUMENT', 'computeFn must be a compute function, an object with a method compute()');
+      throw new CommError(
+        'INVALID_ARGUMENT',
+        'computeFn must be a compute function, an object with a method compute()',
+      );
     }
     this.#computeFn = computeFn;
     this.#logger = logger;
@@ -85,23 +90,28 @@ export class AsyncComputeServicer {
   }
 
   async #stream(call: SessionCall, opened: OpenCall): Promise<void> {
-    let latest: ComputeRequest = { inputs: {} };
     let arrivedMs = performance.now();
-    const requests = mapAsync(sessionRequests(call, opened.signal), (bytes) => {
+    const requests = sessionRequests(call, opened.signal, (bytes) => {
       arrivedMs = performance.now();
-      latest = this.#decode(bytes, opened);
-      return latest;
+      return this.#decode(bytes, opened);
     });
     // A session's id is that of its first request, which is read before the compute function is told of the session.
     const first = await requests.next();
     if (first.done) return;
     const all = startWith(first.value, requests);
     const context = opened.context();
-    const responses = this.#computeFn.stream?.(all, context) ?? streamByCompute(this.#computeFn, all, context);
+    // A stream of its own may read requests ahead: only it knows which one a response answers, and selects outputs itself.
+    const responses = this.#computeFn.stream?.(all, context) ?? this.#computeEach(all, context);
     for await (const response of responses) {
       opened.signal.throwIfAborted();
-      const bytes = this.#encode(selectOutputs(response, latest, 'present'), opened, arrivedMs);
+      const bytes = this.#encode(response, opened, arrivedMs);
       if (!call.write(bytes)) await once(call, 'drain', { signal: opened.signal });
+    }
+  }
+
+  async *#computeEach(requests: AsyncIterable<ComputeRequest>, context: CallContext): AsyncIterable<ComputeResponse> {
+    for await (const request of requests) {
+      yield selectOutputs(await this.#computeFn.compute(request, context), request, 'all');
     }
   }
 
@@ -171,8 +181,11 @@ export class AsyncComputeServicer {
     if (known) return known;
     // Work that was told to stop may fail in ways of its own; what it means to the caller is why it was told to.
     if (signal.aborted) return CommError.from(signal.reason);
-    this.#logger.error(`request ${requestId} failed: ${error instanceof Error ? error.stack : String(error)}`);
-    const message = `the compute function failed; the server's log has the error of request ${requestId}`;
-    return new CommError('INTERNAL', message, { cause: error });
+    const { stack, message } = errorToPlain(error);
+    // The id is the caller's, and must not be able to write lines of its own into the log.
+    const id = requestId.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_LOGGED_ID_LENGTH);
+    this.#logger.error(`request ${id} failed: ${stack ?? message}`);
+    const explanation = `the compute function failed; the server's log has the error of request ${id}`;
+    return new CommError('INTERNAL', explanation, { cause: error });
   }
 }

@@ -84,7 +84,12 @@ export class AsyncGRPCComputeServer {
     return this.#starting;
   }
 
-  /** Refuses new calls, lets those under way finish for `graceMs`, aborts the rest, and tears the compute function down. */
+  /**
+   * Refuses new calls, lets those under way finish for `graceMs`, aborts the rest, and tears the compute function down.
+   * While the server is being started, waits for that first.
+   *
+   * @throws whatever the compute function's `teardown` throws; the server has stopped even so.
+   */
   stop(options: StopOptions = {}): Promise<void> {
     this.#stopping ??= this.#stop(options);
     return this.#stopping;
@@ -154,13 +159,14 @@ export class AsyncGRPCComputeServer {
     const idle = this.#servicer.idle();
     if (!(await within(graceMs, idle))) {
       this.#servicer.abortAll(new CommError('UNAVAILABLE', 'the server is stopping', { reason: 'STOPPING' }));
-      if (!(await within(HEED_MS, idle))) this.#logger.warn('calls that were told to stop go on; the server stops without them');
+      if (!(await within(HEED_MS, idle)))
+        this.#logger.warn('calls that were told to stop go on; the server stops without them');
     }
     // No calls are left, but there may be health watchers, and connections whose peer is gone or never said a word.
     if (await within(CLOSE_MS, closed)) return;
     this.#server.forceShutdown();
     for (const socket of this.#sockets) socket.destroy();
-    await closed;
+    await within(CLOSE_MS, closed);
   }
 
   #setHealth(health: 'SERVING' | 'NOT_SERVING'): void {
@@ -181,7 +187,10 @@ const MAX_SOCKET_PATH_BYTES = process.platform === 'linux' ? 107 : 103;
 function unixAddress(address: string): string {
   const path = /^unix:(.+)$/.exec(address)?.[1];
   if (path === undefined) {
-    throw new CommError('INVALID_ARGUMENT', `address must be unix:/absolute/path; it is '${address}' (for TCP give host and port)`);
+    throw new CommError(
+      'INVALID_ARGUMENT',
+      `address must be unix:/absolute/path; it is '${address}' (for TCP give host and port)`,
+    );
   }
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_SOCKET_PATH_BYTES) {
@@ -205,7 +214,9 @@ async function within(timeMs: number, happening: Promise<void>): Promise<boolean
 }
 
 function reflection(): ReflectionService {
-  return new ReflectionService(loadSync('splitlearn/comm/v1/compute.proto', { includeDirs: [PROTO_FOLDER], keepCase: true }));
+  return new ReflectionService(
+    loadSync('splitlearn/comm/v1/compute.proto', { includeDirs: [PROTO_FOLDER], keepCase: true }),
+  );
 }
 
 function bindError(address: string, cause: Error): CommError {

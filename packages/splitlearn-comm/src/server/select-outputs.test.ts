@@ -33,11 +33,16 @@ describe('selectOutputs', () => {
   });
 
   it('lets a piece of a stream have only some of those that are named', () => {
-    expect(selectOutputs(response, { inputs: {}, outputs: ['a', 'later'] }, 'present').outputs).toEqual({ a: tensor(1) });
+    expect(selectOutputs(response, { inputs: {}, outputs: ['a', 'later'] }, 'present').outputs).toEqual({
+      a: tensor(1),
+    });
   });
 
   it('can name __proto__', () => {
-    const outputs = Object.fromEntries([['__proto__', tensor(1)], ['b', tensor(2)]]);
+    const outputs = Object.fromEntries([
+      ['__proto__', tensor(1)],
+      ['b', tensor(2)],
+    ]);
     const selected = selectOutputs({ outputs }, { inputs: {}, outputs: ['__proto__'] }, 'all');
     expect(Object.getOwnPropertyNames(selected.outputs)).toEqual(['__proto__']);
   });

@@ -15,5 +15,8 @@ export function selectOutputs(response: ComputeResponse, request: ComputeRequest
     const has = Object.keys(response.outputs).map((name) => `'${name}'`);
     throw new CommError('INVALID_ARGUMENT', `there is no output '${missing}'; there are ${has.join(', ') || 'none'}`);
   }
-  return { ...response, outputs: Object.fromEntries(Object.entries(response.outputs).filter(([name]) => wanted.includes(name))) };
+  return {
+    ...response,
+    outputs: Object.fromEntries(Object.entries(response.outputs).filter(([name]) => wanted.includes(name))),
+  };
 }

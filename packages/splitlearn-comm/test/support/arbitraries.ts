@@ -38,9 +38,12 @@ const MAX_ELEMENTS = 64;
 
 /** Shapes of 0 to 8 dimensions, some of them empty. */
 export const shape: fc.Arbitrary<number[]> = fc
-  .array(fc.oneof({ weight: 12, arbitrary: fc.integer({ min: 1, max: 5 }) }, { weight: 1, arbitrary: fc.constant(0) }), {
-    maxLength: 8,
-  })
+  .array(
+    fc.oneof({ weight: 12, arbitrary: fc.integer({ min: 1, max: 5 }) }, { weight: 1, arbitrary: fc.constant(0) }),
+    {
+      maxLength: 8,
+    },
+  )
   .map((sizes) => {
     let count = 1;
     return sizes.map((size) => {
@@ -91,7 +94,8 @@ export const parameters: fc.Arbitrary<Record<string, JsonValue>> = fc.dictionary
 
 /** A tensor in a form that two of them can be compared by, to the bit. */
 export function bits({ dtype, shape: sizes, data }: Tensor) {
-  const elements = dtype === 'string' ? [...data] : Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
+  const elements =
+    dtype === 'string' ? [...data] : Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
   return { dtype, shape: [...sizes], array: data.constructor.name, elements };
 }
 

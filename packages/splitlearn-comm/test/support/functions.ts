@@ -25,8 +25,8 @@ export class RecordingLogger implements Logger {
   }
 }
 
-/** The first number of a tensor. */
-export function valueOf(tensors: Tensors, name: string): number {
+/** The first number of a tensor, by its name. */
+export function valueAt(tensors: Tensors, name: string): number {
   return Number((tensors[name] as Tensor<'float32'>).data[0]);
 }
 

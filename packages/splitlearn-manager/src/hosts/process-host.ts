@@ -1,5 +1,4 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,6 +18,9 @@ import { ManagerError } from '../errors.js';
 import { type HostOptions, type ModelHost, unloaded } from './model-host.js';
 import { OutputTail } from './output-tail.js';
 import { type FromRunner, socketAddress, type ToRunner } from './runner-messages.js';
+
+/** How long after the end of a process the last of its output may take, in milliseconds. */
+const LAST_OUTPUT_MS = 100;
 
 /** How long after a lost connection the news of the process's end may take, in milliseconds. */
 const EXIT_NOTICE_MS = 500;
@@ -58,10 +60,15 @@ class Runner {
   readonly #folder: string;
   readonly #child: ChildProcess;
   readonly #output: OutputTail;
+  /** Resolves when the process has ended, and what it wrote last has been read. */
   readonly #exited: Promise<void>;
+  readonly #cleanedUp: Promise<void>;
   #client: GRPCComputeClient | undefined;
   #residentBytes = 0;
   #stopping = false;
+  #ended = false;
+  /** Why the process could not even be started. */
+  #startError: Error | undefined;
 
   constructor(options: HostOptions, folder: string, logger: Logger) {
     this.#options = options;
@@ -74,9 +81,17 @@ class Runner {
     });
     this.#output = new OutputTail(this.#child, (line) => logger.warn(`model '${options.modelId}': ${line}`));
     this.#exited = new Promise<void>((resolve) => {
-      this.#child.once('exit', () => resolve());
-      this.#child.once('error', () => resolve()); // it could not even be started
-    }).then(() => this.#cleanUp());
+      this.#child.once('close', () => resolve());
+      // Its output stays open when it has started processes of its own.
+      this.#child.once('exit', () => setTimeout(resolve, LAST_OUTPUT_MS));
+      this.#child.once('error', (error) => {
+        this.#startError = error;
+        resolve();
+      });
+    }).then(() => {
+      this.#ended = true;
+    });
+    this.#cleanedUp = this.#exited.then(() => this.#cleanUp());
   }
 
   async start(): Promise<ModelHost> {
@@ -103,7 +118,7 @@ class Runner {
     this.#send({ type: 'stop' });
     // A model that computes in native code cannot be told to stop.
     const timer = setTimeout(() => this.kill(), ANSWER_MS);
-    await this.#exited;
+    await this.#cleanedUp;
     clearTimeout(timer);
   }
 
@@ -121,7 +136,7 @@ class Runner {
   /** To gRPC a runner that dies is a lost connection; to the caller it is a model that crashed. */
   #withCrashesExplained(remote: ComputeFunction): ComputeFunction {
     const assertAlive = () => {
-      if (this.#hasEnded()) throw this.#crashed();
+      if (this.#ended) throw this.#crashed();
     };
     const explain = async (error: unknown): Promise<unknown> => {
       if (!(error instanceof CommError) || error.code !== 'UNAVAILABLE') return error;
@@ -129,7 +144,7 @@ class Runner {
       if (error.reason !== undefined) return error;
       // The connection is lost an instant before the exit is known. If no exit follows, it is what it says.
       await Promise.race([this.#exited, delay(EXIT_NOTICE_MS, undefined, { ref: false })]);
-      return this.#hasEnded() ? this.#crashed() : error;
+      return this.#ended ? this.#crashed() : error;
     };
     return {
       compute: async (request: ComputeRequest, context: CallContext) => {
@@ -160,27 +175,27 @@ class Runner {
     return new ManagerError('MODEL_CRASHED', `${this.#ending()}; the next request gets a new process, so try again`);
   }
 
-  #hasEnded(): boolean {
-    return this.#child.exitCode !== null || this.#child.signalCode !== null;
-  }
-
   #ending(): string {
+    const process = `the process of model '${this.#options.modelId}'`;
+    if (this.#startError) return `${process} could not be started (${this.#startError.message})`;
     const { exitCode, signalCode } = this.#child;
     const how = signalCode ? `was ended by ${signalCode}` : `ended with exit code ${exitCode}`;
-    return `the process of model '${this.#options.modelId}' ${how}${this.#output.asClause()}`;
+    return `${process} ${how}${this.#output.asClause()}`;
   }
 
   async #memoryBytes(): Promise<number> {
     this.#send({ type: 'memory' });
     const answer = await Promise.race([this.#nextMessage(), delay(ANSWER_MS, undefined, { ref: false })]);
     if (answer?.type === 'memory') this.#residentBytes = answer.residentBytes;
-    return this.#hasEnded() ? 0 : this.#residentBytes;
+    return this.#ended ? 0 : this.#residentBytes;
   }
 
   /** The runner's next message; `undefined` when it ends first. */
   async #nextMessage(): Promise<FromRunner | undefined> {
-    const message = once(this.#child, 'message') as Promise<[FromRunner]>;
-    return Promise.race([message.then(([first]) => first), this.#exited.then(() => undefined)]);
+    const message = new Promise<FromRunner>((resolve) => {
+      this.#child.once('message', (first) => resolve(first as FromRunner));
+    });
+    return Promise.race([message, this.#exited.then(() => undefined)]);
   }
 
   #send(message: ToRunner): void {

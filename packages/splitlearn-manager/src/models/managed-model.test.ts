@@ -249,6 +249,26 @@ describe('unloading', () => {
     expect(starts).toHaveLength(1);
   });
 
+  it('refuses even a request that came the moment before', async () => {
+    const { model, host } = await setUpReady();
+    const request = failure(model.acquire());
+    const unloading = model.unload(MINUTE_MS);
+    expect((await request).code).toBe('MODEL_DRAINING');
+    expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 1000 });
+    expect(host.stops).toBe(1);
+  });
+
+  it('waits for leases although there was a time without any', async () => {
+    const { model, host } = await setUpReady();
+    (await model.acquire()).release();
+    const lease = await model.acquire();
+    const unloading = model.unload(MINUTE_MS);
+    await settle();
+    expect(host.stops).toBe(0);
+    lease.release();
+    expect((await unloading).interrupted).toBe(0);
+  });
+
   it('harms nobody when the request that it refuses is over already', async () => {
     const { model } = await setUpReady();
     await model.unload(0);
@@ -379,15 +399,16 @@ describe('whatever happens in whatever order', () => {
     | { readonly type: 'unload'; readonly graceMs: number }
     | { readonly type: 'time passes'; readonly ms: number };
 
-  const which = fc.nat({ max: 9 });
+  const which = fc.nat({ max: 3 });
+  const commandCount = { maxLength: 60, size: 'max' } as const;
   const command: fc.Arbitrary<Command> = fc.oneof(
-    { weight: 4, arbitrary: fc.record({ type: fc.constant('acquire' as const) }) },
+    { weight: 6, arbitrary: fc.record({ type: fc.constant('acquire' as const) }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('load' as const) }) },
-    { weight: 3, arbitrary: fc.record({ type: fc.constant('start succeeds' as const) }) },
+    { weight: 6, arbitrary: fc.record({ type: fc.constant('start succeeds' as const) }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('start fails' as const) }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('crash' as const) }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('abort a waiter' as const), which }) },
-    { weight: 3, arbitrary: fc.record({ type: fc.constant('release' as const), which }) },
+    { weight: 5, arbitrary: fc.record({ type: fc.constant('release' as const), which }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('unload' as const), graceMs: fc.constantFrom(0, 5, 50) }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('time passes' as const), ms: fc.constantFrom(1, 5, 100) }) },
   );
@@ -508,7 +529,7 @@ describe('whatever happens in whatever order', () => {
 
   it('there is one host at a time, nobody gets an unloaded model or is forgotten, and nothing is left behind', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(command, { maxLength: 40 }), fc.boolean(), async (commands, heedsSignal) => {
+      fc.asyncProperty(fc.array(command, commandCount), fc.boolean(), async (commands, heedsSignal) => {
         const session = new Session(heedsSignal);
         for (const next of commands) {
           session.do(next);

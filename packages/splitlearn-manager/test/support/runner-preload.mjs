@@ -1,10 +1,11 @@
 // Loaded into the processes of models before anything else: tells what their threads do, and has them misbehave.
 //   NODE_OPTIONS=--import=file:///…/runner-preload.mjs
-// What is told goes to standard error, and so to the server's logger. RUNNER_FAULT says what goes wrong;
-// RUNNER_LIFELINE is a port to connect to, so that whoever listens there sees the process end.
+// What is told goes to standard error, and so to the server's logger. RUNNER_FAULT says what goes wrong.
 import { writeSync } from 'node:fs';
-import { connect } from 'node:net';
 import { isMainThread, parentPort } from 'node:worker_threads';
+
+if (!isMainThread) tell(parentPort);
+else if (process.send) misbehave(process.env.RUNNER_FAULT);
 
 /** At once, unlike console.error, so that nothing is lost when the process dies. */
 function say(text) {
@@ -15,13 +16,6 @@ function say(text) {
       if (error.code !== 'EAGAIN') throw error; // the pipe is full, and its reader at work
     }
   }
-}
-
-const { RUNNER_FAULT, RUNNER_LIFELINE } = process.env;
-if (!isMainThread) tell(parentPort);
-else if (process.send) {
-  if (RUNNER_LIFELINE) connect(Number(RUNNER_LIFELINE), '127.0.0.1').unref();
-  misbehave(RUNNER_FAULT);
 }
 
 /** "began <request>" when a request reaches the model, and "<end or error> of <request> after <n> pieces" at its end. */
