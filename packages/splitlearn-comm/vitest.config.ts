@@ -4,8 +4,6 @@ export default defineConfig({
   test: {
     name: 'comm',
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
-    // By default one less than there are.
-    maxWorkers: '100%',
     // grpc-js prints errors that it also throws.
     env: { GRPC_VERBOSITY: 'NONE' },
     setupFiles: ['test/support/fail-on-warnings.ts'],

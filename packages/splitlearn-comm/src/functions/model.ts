@@ -8,7 +8,7 @@ import type {
 import { CommError } from '../errors.js';
 import { SerialExecutor } from '../executors/serial-executor.js';
 import type { Executed, Executor, Model, ModelCall } from '../model.js';
-import { selectOutputs } from '../server/select-outputs.js';
+import { selectOutputs } from '../select-outputs.js';
 
 /** A model, and what runs it. */
 export type AsyncModelComputeFunctionOptions =

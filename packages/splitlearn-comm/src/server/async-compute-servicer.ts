@@ -15,10 +15,10 @@ import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { sessionRequests } from '../grpc/session-requests.js';
 import { toStatus } from '../grpc/status.js';
 import type { Logger } from '../logger.js';
+import { selectOutputs } from '../select-outputs.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import { VERSION } from '../version.js';
 import { type OpenCall, openCall, type ServerCall } from './call-context.js';
-import { selectOutputs } from './select-outputs.js';
 
 const MAX_LOGGED_ID_LENGTH = 200;
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { tensor } from '../tensor.js';
 import { selectOutputs } from './select-outputs.js';
+import { tensor } from './tensor.js';
 
 const response = { model: 'm', outputs: { a: tensor(1), b: tensor(2), c: tensor(3) } };
 

@@ -1,5 +1,5 @@
-import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
-import { CommError } from '../errors.js';
+import type { ComputeRequest, ComputeResponse } from './compute-function.js';
+import { CommError } from './errors.js';
 
 /**
  * Keeps the outputs that the request names. `all` of them must be there in a unary answer; a piece of a stream may hold
