@@ -8,6 +8,7 @@ export default defineConfig({
     // Tests load models in processes of their own; a machine that is busy takes its time for that.
     testTimeout: 30_000,
     hookTimeout: 60_000,
+    expect: { poll: { interval: 5, timeout: 20_000 } },
     // For the tests that load ONNX Runtime themselves; what the package does about it is tested without.
     env: { ORT_DISABLE_TELEMETRY: '1' },
   },

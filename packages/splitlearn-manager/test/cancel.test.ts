@@ -105,7 +105,7 @@ describe('a request that waits for its turn', () => {
     const waiting = [1, 2, 3].map(() =>
       served.client.compute(countTo(1), { model: 'loop', signal: controller.signal }),
     );
-    await expect.poll(() => served.server.modelManager.getModelInfo('loop').leases, { interval: 5 }).toBe(4);
+    await expect.poll(() => served.server.modelManager.getModelInfo('loop').leases).toBe(4);
     controller.abort();
     for (const one of waiting) expect(await commFailure(one)).toMatchObject({ code: 'CANCELLED' });
     await running;
@@ -121,13 +121,13 @@ describe('a request that waits for its turn', () => {
     let computed = false;
     const running = served.client.compute(countTo(500_000), options);
     void running.then(() => (computed = true));
-    await expect.poll(leases, { interval: 5 }).toBe(1);
+    await expect.poll(leases).toBe(1);
     const controller = new AbortController();
     const waiting = served.client.compute(countTo(1), { ...options, signal: controller.signal });
-    await expect.poll(leases, { interval: 5 }).toBe(2);
+    await expect.poll(leases).toBe(2);
     controller.abort();
     expect(await commFailure(waiting)).toMatchObject({ code: 'CANCELLED' });
-    await expect.poll(leases, { interval: 5 }).toBe(1);
+    await expect.poll(leases).toBe(1);
     expect(computed).toBe(false);
     await running;
     await served.server.unloadModel('loop in a thread');
@@ -141,7 +141,7 @@ describe('a request that waits for its turn', () => {
     const controller = new AbortController();
     const impatient = other.client.compute(countTo(1), { signal: controller.signal });
     const patient = other.client.compute(countTo(5));
-    await expect.poll(() => other.server.getStatus().models[0]?.state, { interval: 5 }).toBe('LOADING');
+    await expect.poll(() => other.server.getStatus().models[0]?.state).toBe('LOADING');
     controller.abort();
     expect(await commFailure(impatient)).toMatchObject({ code: 'CANCELLED' });
     expect((await patient).count?.data).toEqual(BigInt64Array.of(5n));

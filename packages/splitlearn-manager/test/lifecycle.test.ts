@@ -70,7 +70,7 @@ describe('loading', () => {
 
   it('lets requests that come meanwhile wait', async () => {
     const loading = served.server.loadModel(identity);
-    await expect.poll(() => served.server.modelManager.getModel('identity')?.state, { interval: 1 }).toBe('LOADING');
+    await expect.poll(() => served.server.modelManager.getModel('identity')?.state).toBe('LOADING');
     expect((await served.client.infer(someTensors, { model: 'identity' })).y?.shape).toEqual([3]);
     expect((await loading).state).toBe('READY');
     await served.server.unloadModel('identity');
@@ -139,7 +139,7 @@ describe('unloading', () => {
       const pieces = served.client.generate(prompt, { model: 'leaving', maxNewTokens: 240 });
       await pieces.next();
       const waiting = served.client.infer(prompt, { model: 'leaving' });
-      await expect.poll(() => served.server.modelManager.getModelInfo('leaving').leases, { interval: 1 }).toBe(2);
+      await expect.poll(() => served.server.modelManager.getModelInfo('leaving').leases).toBe(2);
       const unloading = served.server.unloadModel('leaving', { graceMs: 0 });
       for (const error of await Promise.all([commFailure(readAll(pieces)), commFailure(waiting)])) {
         expect(error).toMatchObject({ code: 'UNAVAILABLE', reason: 'MODEL_DRAINING', retryable: true });
@@ -168,7 +168,7 @@ describe('unloading', () => {
     let computed = false;
     const running = Promise.allSettled([served.client.compute(countTo(3_000_000), { model: 'loop' })]);
     void running.then(() => (computed = true));
-    await expect.poll(() => served.server.modelManager.getModelInfo('loop').leases, { interval: 1 }).toBe(1);
+    await expect.poll(() => served.server.modelManager.getModelInfo('loop').leases).toBe(1);
     expect((await served.server.unloadModel('loop', { graceMs: 0 })).interrupted).toBe(1);
     expect(computed).toBe(false);
     expect(modelIds()).toEqual(['writer', 'thread']);
@@ -182,7 +182,7 @@ describe('unloading', () => {
       );
       await served.log.until("model 'slow': never gets ready");
       const request = commFailure(served.client.infer(someTensors, { model: 'slow' }));
-      await expect.poll(() => served.server.getStatus().calls.inFlight, { interval: 1 }).toBe(1);
+      await expect.poll(() => served.server.getStatus().calls.inFlight).toBe(1);
       const report = await served.server.unloadModel('slow');
       expect(report).toMatchObject({ interrupted: 0, reclaimedBytes: 0 });
       expect((await loading).code).toBe('MODEL_DRAINING');
@@ -195,7 +195,7 @@ describe('unloading', () => {
   it('a model that is still being loaded in a thread harms no other that is loaded in its place', async () => {
     const config = { ...identity, isolation: 'thread' } as const;
     const given = managerFailure(served.server.loadModel(config));
-    await expect.poll(() => served.server.modelManager.getModel('identity')?.state, { interval: 1 }).toBe('LOADING');
+    await expect.poll(() => served.server.modelManager.getModel('identity')?.state).toBe('LOADING');
     const unloading = served.server.unloadModel('identity');
     expect((await given).code).toBe('MODEL_DRAINING');
     expect((await served.server.loadModel(config)).state).toBe('READY');
@@ -313,7 +313,7 @@ describe('stopping', () => {
         { ...loop, modelId: 'two' },
       ]);
       const running = client.compute(countTo(300_000), { model: 'one' });
-      await expect.poll(() => server.modelManager.getModelInfo('one').leases, { interval: 1 }).toBe(1);
+      await expect.poll(() => server.modelManager.getModelInfo('one').leases).toBe(1);
       const stopping = server.stop();
       expect((await running).count?.data).toEqual(BigInt64Array.of(300_000n));
       await stopping;
@@ -411,6 +411,6 @@ it('a process whose server is killed ends, though it computes in native code, an
   expect(isAlive(pid)).toBe(true);
   expect(temporaryFiles()).toHaveLength(files.length + 1);
   server.kill('SIGKILL');
-  await expect.poll(() => isAlive(pid), { timeout: 10_000, interval: 5 }).toBe(false);
+  await expect.poll(() => isAlive(pid)).toBe(false);
   expect(temporaryFiles()).toEqual(files);
 });
