@@ -311,7 +311,7 @@ describe('a request that is wrong', () => {
 });
 
 it('a model that does not continue texts is no reason for a riddle', async () => {
-  await served.server.loadModel({ modelId: 'echo', source: onnxFile('onnx/identity-string') });
+  await served.server.loadModel({ modelId: 'echo', source: onnxFile('onnx/identity-string'), isolation: 'thread' });
   const error = await commFailure(served.client.infer('In the beginning', { model: 'echo' }));
   expect(error.reason).toBe('INVALID_INPUT');
   expectClear(error, "'x' string");
@@ -371,7 +371,7 @@ describe('loading a model that is loaded', () => {
 
 describe('too much', () => {
   it('is more models than maxModels', async () => {
-    await served.server.loadModel(loop);
+    await served.server.loadModel({ ...loop, isolation: 'thread' });
     const error = await managerFailure(served.server.loadModel({ ...loop, modelId: 'one too many' }));
     expect(error.code).toBe('TOO_MANY_MODELS');
     expectClear(error, "'one too many'", '4 models', 'maxModels', 'unload one');
@@ -404,7 +404,7 @@ describe('unloading', () => {
   });
 
   it('leaves requests for the model with nothing but a clear error', async () => {
-    await served.server.loadModel({ ...identity, modelId: 'short-lived' });
+    await served.server.loadModel({ ...identity, modelId: 'short-lived', isolation: 'thread' });
     await served.server.unloadModel('short-lived');
     expect((await commFailure(served.client.infer(someTensors, { model: 'short-lived' }))).reason).toBe(
       'MODEL_NOT_FOUND',
@@ -417,7 +417,7 @@ it('a server without models says how it gets one', async () => {
   const error = await commFailure(empty.client.infer('In the beginning'));
   expect(error.reason).toBe('MODEL_NOT_FOUND');
   expectClear(error, 'loadModel()');
-  await empty.server.loadModel(identity);
+  await empty.server.loadModel({ ...identity, isolation: 'thread' });
   expect((await empty.client.infer(someTensors)).y?.shape).toEqual([3]);
 });
 

@@ -24,10 +24,11 @@ export interface OpenCall {
 }
 
 /**
- * How much before the deadline a cancellation still counts as the deadline's. A caller cancels the call itself when its
- * time is up, and by the server's clock, which starts when the call arrives, that is a little early.
+ * How much before the deadline a cancellation still counts as the deadline's, but for short ones, where it is half of
+ * the time. A caller cancels the call itself when its time is up, and by the server's clock, which starts when the call
+ * is read, that is a little early.
  */
-const DEADLINE_TOLERANCE_MS = 50;
+const DEADLINE_TOLERANCE_MS = 250;
 
 /** Turns what grpc-js knows of a call (deadline, cancellation, metadata) into a context for the compute function. */
 export function openCall(call: ServerCall): OpenCall {
@@ -35,10 +36,11 @@ export function openCall(call: ServerCall): OpenCall {
   const { signal } = controller;
   const deadlineMs = Number(call.getDeadline());
   const hasDeadline = Number.isFinite(deadlineMs);
+  const toleranceMs = Math.min(DEADLINE_TOLERANCE_MS, (deadlineMs - Date.now()) / 2);
   let answered = false;
   const cancel = () => {
     if (answered) return;
-    const expired = hasDeadline && Date.now() >= deadlineMs - DEADLINE_TOLERANCE_MS;
+    const expired = hasDeadline && Date.now() >= deadlineMs - toleranceMs;
     controller.abort(
       expired
         ? new CommError('DEADLINE_EXCEEDED', "the caller's deadline has passed")

@@ -1,6 +1,14 @@
 import { once } from 'node:events';
+import { connect as http2Connect, type IncomingHttpHeaders } from 'node:http2';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { Client, type ClientDuplexStream, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import {
+  Client,
+  type ClientDuplexStream,
+  credentials,
+  status as grpcStatus,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js';
 
 const SERVICE = '/splitlearn.comm.v1.ComputeService';
 
@@ -22,7 +30,7 @@ export class RawClient implements AsyncDisposable {
   unary(method: 'Compute' | 'GetServiceInfo', bytes: Uint8Array, metadata = new Metadata()): Promise<RawAnswer> {
     return new Promise((resolve) => {
       this.grpc.makeUnaryRequest(`${SERVICE}/${method}`, toBuffer, keep, bytes, metadata, (error, answer) => {
-        if (error) resolve({ code: status[error.code], details: error.details });
+        if (error) resolve({ code: grpcStatus[error.code], details: error.details });
         else resolve({ code: 'OK', details: '', ...(answer && { bytes: answer }) });
       });
     });
@@ -45,7 +53,10 @@ export async function readRaw(stream: ClientDuplexStream<Uint8Array, Buffer>) {
   const ended = once(stream, 'status').then(() => undefined);
   ended.catch(() => {});
   const error = await Promise.race([failed, ended]);
-  return { messages, ...(error ? { code: status[error.code], details: error.details } : { code: 'OK', details: '' }) };
+  return {
+    messages,
+    ...(error ? { code: grpcStatus[error.code], details: error.details } : { code: 'OK', details: '' }),
+  };
 }
 
 function toBuffer(bytes: Uint8Array): Buffer {
@@ -54,6 +65,55 @@ function toBuffer(bytes: Uint8Array): Buffer {
 
 function keep(bytes: Buffer): Buffer {
   return bytes;
+}
+
+/** A call in no more than HTTP/2. It ends when the server ends it, and never by itself. */
+export interface Http2Call {
+  readonly outcome: Promise<{ readonly code: string; readonly details: string }>;
+  close(): void;
+}
+
+export interface Http2CallOptions {
+  /** The grpc-timeout header: a number and a unit, such as 50m for 50 milliseconds. */
+  readonly timeout?: string;
+  /** What is sent, the message's five bytes of prefix among it. Default: an empty message. */
+  readonly body?: Uint8Array;
+  /** Whether that is all. Default: yes. */
+  readonly end?: boolean;
+}
+
+export function http2Call(
+  port: number,
+  method: 'Compute' | 'ComputeStream',
+  options: Http2CallOptions = {},
+): Http2Call {
+  const { timeout, body = new Uint8Array(5), end = true } = options;
+  const session = http2Connect(`http://127.0.0.1:${port}`);
+  const stream = session.request(
+    {
+      ':method': 'POST',
+      ':path': `${SERVICE}/${method}`,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      ...(timeout !== undefined && { 'grpc-timeout': timeout }),
+    },
+    { endStream: false },
+  );
+  const status = new Promise<IncomingHttpHeaders>((resolve) => {
+    const look = (headers: IncomingHttpHeaders) => 'grpc-status' in headers && resolve(headers);
+    stream
+      .on('response', look)
+      .on('trailers', look)
+      .on('error', () => {});
+  });
+  stream.resume();
+  if (end) stream.end(body);
+  else stream.write(body);
+  const outcome = status.then((headers) => ({
+    code: String(grpcStatus[Number(headers['grpc-status'])]),
+    details: decodeURI(String(headers['grpc-message'])),
+  }));
+  return { outcome, close: () => session.destroy() };
 }
 
 /** A wire between client and server that counts connections, and can be cut. */
