@@ -10,7 +10,8 @@ export {
   NoRetry,
   type RetryStrategy,
 } from './client/retry.js';
-export type { ServerTiming, WireServiceInfo } from './codec/wire.js';
+export type { WireServiceInfo } from './codec/service-info.js';
+export type { ServerTiming } from './codec/wire.js';
 export {
   callContext,
   type CallContext,

@@ -64,14 +64,14 @@ export class CallRecorder {
     };
   }
 
-  sent(bytes: Uint8Array): Uint8Array {
-    this.#bytesSent += bytes.byteLength;
-    return bytes;
+  sent<T extends { readonly byteLength: number }>(message: T): T {
+    this.#bytesSent += message.byteLength;
+    return message;
   }
 
-  received(bytes: Uint8Array): Uint8Array {
-    this.#bytesReceived += bytes.byteLength;
-    return bytes;
+  received<T extends { readonly byteLength: number }>(message: T): T {
+    this.#bytesReceived += message.byteLength;
+    return message;
   }
 
   read(): CallStatistics {

@@ -15,6 +15,11 @@ export function markMovable<T extends Tensors>(tensors: T): T {
   return tensors;
 }
 
+/** Whether memory has been declared to be held by nobody else. */
+export function isMovable(buffer: ArrayBufferLike): boolean {
+  return movable.has(buffer);
+}
+
 /**
  * Prepares tensors for `postMessage`: movable buffers go on the transfer list, others are copied first.
  *

@@ -8,6 +8,12 @@ import { abortError, onAbort } from '../signals.js';
 
 // The two shapes of call that grpc-js has, as a promise and as an async generator that speak CommError.
 
+/** What a client has to know of a method. */
+export type ClientMethod<Request, Response> = Pick<
+  MethodDefinition<Request, Response>,
+  'path' | 'requestSerialize' | 'responseDeserialize'
+>;
+
 export interface WireCallOptions {
   /** In milliseconds since the epoch; `Infinity` for none. */
   readonly deadlineMs: number;
@@ -19,7 +25,7 @@ export interface WireCallOptions {
 export async function unaryCall<Request, Response>(
   client: Client,
   address: string,
-  method: MethodDefinition<Request, Response>,
+  method: ClientMethod<Request, Response>,
   request: Request,
   options: WireCallOptions,
 ): Promise<Response> {
@@ -49,7 +55,7 @@ export async function unaryCall<Request, Response>(
 export async function* streamCall(
   client: Client,
   address: string,
-  method: MethodDefinition<Uint8Array, Uint8Array>,
+  method: ClientMethod<Uint8Array, Uint8Array>,
   requests: AsyncIterable<Uint8Array>,
   options: WireCallOptions,
 ): AsyncGenerator<Uint8Array, void> {

@@ -1,4 +1,5 @@
-import type { MethodDefinition } from '@grpc/grpc-js';
+import type { EncodedMessage } from '../codec/wire.js';
+import { writtenInPlace } from './internals.js';
 
 // The service as grpc-js sees it: bytes in, bytes out. Messages are encoded and decoded in codec/wire.ts, so that a
 // malformed one is our INVALID_ARGUMENT with a message, and not grpc-js's INTERNAL without one.
@@ -7,20 +8,26 @@ import type { MethodDefinition } from '@grpc/grpc-js';
 export const SERVICE_NAME = 'splitlearn.comm.v1.ComputeService';
 
 export const COMPUTE_SERVICE = {
-  Compute: method('Compute', false),
-  ComputeStream: method('ComputeStream', true),
-  GetServiceInfo: method('GetServiceInfo', false),
+  // The server's one answer is written at once; all else may wait inside of grpc-js, so it goes there as bytes.
+  Compute: method('Compute', false, writtenInPlace),
+  ComputeStream: method('ComputeStream', true, toBuffer),
+  GetServiceInfo: method('GetServiceInfo', false, toBuffer),
+  Exchange: method('Exchange', true, toBuffer),
 } as const;
 
-function method(name: string, streaming: boolean): MethodDefinition<Uint8Array, Uint8Array> {
+function method<Response extends Uint8Array | EncodedMessage>(
+  name: string,
+  streaming: boolean,
+  responseSerialize: (message: Response) => Buffer,
+) {
   return {
     path: `/${SERVICE_NAME}/${name}`,
     requestStream: streaming,
     responseStream: streaming,
     requestSerialize: toBuffer,
-    requestDeserialize: (bytes) => bytes,
-    responseSerialize: toBuffer,
-    responseDeserialize: (bytes) => bytes,
+    requestDeserialize: (bytes: Buffer): Uint8Array => bytes,
+    responseSerialize,
+    responseDeserialize: (bytes: Buffer): Uint8Array => bytes,
   };
 }
 

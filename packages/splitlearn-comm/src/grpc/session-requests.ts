@@ -2,17 +2,15 @@ import { setImmediate } from 'node:timers/promises';
 import { Metadata, type ServerDuplexStream } from '@grpc/grpc-js';
 
 /**
- * The messages of a streaming call, each mapped as it comes, to their end. A caller who goes away before that is an
- * error, the signal's reason.
+ * The messages of a streaming call, to their end. A caller who goes away before that is an error, the signal's reason.
  */
-export async function* sessionRequests<T>(
+export async function* sessionRequests(
   call: ServerDuplexStream<Uint8Array, Uint8Array>,
   signal: AbortSignal,
-  map: (message: Uint8Array) => T,
-): AsyncGenerator<T, void> {
+): AsyncGenerator<Uint8Array, void> {
   try {
     // destroyOnReturn would end the call, its answers included, when the compute function stops reading requests.
-    for await (const message of call.iterator({ destroyOnReturn: false })) yield map(message as Uint8Array);
+    for await (const message of call.iterator({ destroyOnReturn: false })) yield message as Uint8Array;
   } catch (error) {
     throw signal.aborted ? signal.reason : error;
   }

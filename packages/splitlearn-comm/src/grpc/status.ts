@@ -34,6 +34,26 @@ export function fromStatus({ code, details, metadata }: CallStatus, address: str
   });
 }
 
+/** The same for a call on an Exchange, which carries it as a message. */
+export function toCallStatus(error: CommError): { code: number; message: string; reason: string; retryAfterMs?: number } {
+  const { code, message, reason = '', retryAfterMs } = error;
+  const pushback = retryAfterMs !== undefined && retryAfterMs >= 0 && { retryAfterMs };
+  return { code: status[code], message: message.toWellFormed(), reason, ...pushback };
+}
+
+export function fromCallStatus(given: {
+  code?: number | null;
+  message?: string | null;
+  reason?: string | null;
+  retryAfterMs?: number | null;
+}): CommError {
+  const code = (status[given.code ?? status.UNKNOWN] ?? 'UNKNOWN') as CommErrorCode;
+  return new CommError(code, given.message ?? '', {
+    ...(given.reason && { reason: given.reason }),
+    ...(typeof given.retryAfterMs === 'number' && { retryAfterMs: given.retryAfterMs }),
+  });
+}
+
 export function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
 }

@@ -1,7 +1,8 @@
-import { once } from 'node:events';
-import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData, UntypedServiceImplementation } from '@grpc/grpc-js';
-import { startWith } from '../async-iterables.js';
-import { decodeRequest, encodeResponse, encodeServiceInfo } from '../codec/wire.js';
+import type { UntypedServiceImplementation } from '@grpc/grpc-js';
+import { mapAsync, startWith } from '../async-iterables.js';
+import { supportedEncodings } from '../codec/compression.js';
+import { encodeServiceInfo } from '../codec/service-info.js';
+import { decodeRequest, type EncodedMessage, encodeResponse } from '../codec/wire.js';
 import type {
   CallContext,
   ComputeFunction,
@@ -12,18 +13,30 @@ import type {
 import { CommError, errorToPlain, knownError } from '../errors.js';
 import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
-import { sessionRequests } from '../grpc/session-requests.js';
-import { toStatus } from '../grpc/status.js';
 import type { Logger } from '../logger.js';
 import { selectOutputs } from '../select-outputs.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import { VERSION } from '../version.js';
-import { type OpenCall, openCall, type ServerCall } from './call-context.js';
+import type { OpenCall } from './call-context.js';
+import { ExchangeServer } from './exchange-calls.js';
+import { serveSession, serveUnary } from './grpc-calls.js';
 
 const MAX_LOGGED_ID_LENGTH = 200;
 
-type UnaryCall = ServerUnaryCall<Uint8Array, Uint8Array>;
-type SessionCall = ServerDuplexStream<Uint8Array, Uint8Array>;
+/** How a call ended. */
+export type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: CommError };
+
+/** What the servicer offers to whatever brings calls to it. Neither ever rejects. */
+export interface Answers {
+  readonly maxMessageLength: number;
+  unary(message: Uint8Array, opened: OpenCall): Promise<Outcome<EncodedMessage>>;
+  /** `send` waits until there is room for more. */
+  session(
+    messages: AsyncIterable<Uint8Array>,
+    opened: OpenCall,
+    send: (message: EncodedMessage) => Promise<void> | undefined,
+  ): Promise<Outcome<void>>;
+}
 
 export interface AsyncComputeServicerOptions {
   readonly computeFn: ComputeFunction;
@@ -31,7 +44,17 @@ export interface AsyncComputeServicerOptions {
   readonly logger?: Logger;
   /** The largest response, in bytes, and what `GetServiceInfo` says is the largest message. Default: 64 MiB. */
   readonly maxMessageLength?: number;
+  /** Calls that may be open on one Exchange. Default 1024; further ones fail with `RESOURCE_EXHAUSTED`. */
+  readonly maxCallsPerConnection?: number;
+  /** Bytes of requests that may be held at once, over all Exchanges. Default 1 GiB. */
+  readonly maxRequestBytes?: number;
+  /** Milliseconds without a sign of a client that has calls open, until it is asked for one. Default 30000. */
+  readonly keepAliveMs?: number;
 }
+
+const DEFAULT_MAX_REQUEST_BYTES = 1024 ** 3;
+/** How long a client may take to give a sign when it is asked for one. */
+const KEEP_ALIVE_TIMEOUT_MS = 20_000;
 
 /**
  * The compute service for a grpc-js `Server` of your own; `AsyncGRPCComputeServer` is this with a server around it.
@@ -46,12 +69,18 @@ export class AsyncComputeServicer {
   readonly #computeFn: ComputeFunction;
   readonly #logger: Logger;
   readonly #maxMessageLength: number;
+  readonly #exchange: ExchangeServer;
   readonly #calls = new CallRecorder();
   readonly #open = new Set<OpenCall>();
   readonly #whenIdle: (() => void)[] = [];
 
   constructor(options: AsyncComputeServicerOptions) {
     const { computeFn, logger = console, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
+    const limits = {
+      maxCalls: options.maxCallsPerConnection ?? 1024,
+      maxRequestBytes: options.maxRequestBytes ?? Math.max(DEFAULT_MAX_REQUEST_BYTES, maxMessageLength),
+      keepAlive: { idleMs: options.keepAliveMs ?? 30_000, timeoutMs: KEEP_ALIVE_TIMEOUT_MS },
+    };
     if (typeof computeFn?.compute !== 'function') {
       throw new CommError(
         'INVALID_ARGUMENT',
@@ -61,10 +90,19 @@ export class AsyncComputeServicer {
     this.#computeFn = computeFn;
     this.#logger = logger;
     this.#maxMessageLength = maxMessageLength;
+    const answers: Answers = {
+      maxMessageLength,
+      unary: (message, opened) => this.#tracked(opened, () => this.#compute(message, opened)),
+      session: (messages, opened, send) => this.#tracked(opened, () => this.#stream(messages, opened, send)),
+    };
+    this.#exchange = new ExchangeServer(answers, limits);
     this.implementation = {
-      Compute: this.#unary((call, opened) => this.#compute(call, opened)),
-      ComputeStream: this.#session((call, opened) => this.#stream(call, opened)),
-      GetServiceInfo: this.#unary(() => this.#serviceInfo()),
+      Compute: serveUnary('compute', maxMessageLength, answers.unary),
+      ComputeStream: serveSession(answers),
+      GetServiceInfo: serveUnary('info', maxMessageLength, (_, opened) =>
+        this.#tracked(opened, () => this.#serviceInfo()),
+      ),
+      Exchange: this.#exchange.serve,
     };
   }
 
@@ -82,18 +120,27 @@ export class AsyncComputeServicer {
     if (this.#open.size > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  async #compute(call: UnaryCall, opened: OpenCall): Promise<Uint8Array> {
+  /** Lets no further call begin; those that are under way go on. */
+  drain(): void {
+    this.#exchange.drain();
+  }
+
+  async #compute(message: Uint8Array, opened: OpenCall): Promise<EncodedMessage> {
     const arrivedMs = performance.now();
-    const request = this.#decode(call.request, opened);
+    const request = this.#decode(message, opened);
     const response = await this.#computeFn.compute(request, opened.context());
     return this.#encode(selectOutputs(response, request, 'all'), opened, arrivedMs);
   }
 
-  async #stream(call: SessionCall, opened: OpenCall): Promise<void> {
+  async #stream(
+    messages: AsyncIterable<Uint8Array>,
+    opened: OpenCall,
+    send: (message: EncodedMessage) => Promise<void> | undefined,
+  ): Promise<void> {
     let arrivedMs = performance.now();
-    const requests = sessionRequests(call, opened.signal, (bytes) => {
+    const requests = mapAsync(messages, (message) => {
       arrivedMs = performance.now();
-      return this.#decode(bytes, opened);
+      return this.#decode(message, opened);
     });
     // A session's id is that of its first request, which is read before the compute function is told of the session.
     const first = await requests.next();
@@ -104,8 +151,7 @@ export class AsyncComputeServicer {
     const responses = this.#computeFn.stream?.(all, context) ?? this.#computeEach(all, context);
     for await (const response of responses) {
       opened.signal.throwIfAborted();
-      const bytes = this.#encode(response, opened, arrivedMs);
-      if (!call.write(bytes)) await once(call, 'drain', { signal: opened.signal });
+      await send(this.#encode(response, opened, arrivedMs));
     }
   }
 
@@ -121,53 +167,46 @@ export class AsyncComputeServicer {
     return request;
   }
 
-  #encode(response: ComputeResponse, { requestId }: OpenCall, arrivedMs: number): Uint8Array {
-    const bytes = encodeResponse(response, requestId, performance.now() - arrivedMs);
-    assertMessageLength('response', bytes, this.#maxMessageLength);
-    return this.#calls.sent(bytes);
+  #encode(response: ComputeResponse, { requestId, incoming }: OpenCall, arrivedMs: number): EncodedMessage {
+    const serverMs = performance.now() - arrivedMs;
+    const message = encodeResponse(response, requestId, serverMs, { base: incoming.base });
+    assertMessageLength('response', message, Math.min(this.#maxMessageLength, incoming.maxResponseBytes));
+    return this.#calls.sent(message);
   }
 
   async #serviceInfo(): Promise<Uint8Array> {
     const own: ServiceInfo = (await this.#computeFn.info?.()) ?? { name: '', version: '', models: [] };
     const named = { ...own, name: own.name || '@splitlearn/comm', version: own.version || VERSION };
-    return encodeServiceInfo({ ...named, maxMessageBytes: this.#maxMessageLength });
+    return encodeServiceInfo({ ...named, maxMessageBytes: this.#maxMessageLength, encodings: supportedEncodings() });
   }
 
-  /** Answers a unary call with what `answer` gives or throws. */
-  #unary(answer: (call: UnaryCall, opened: OpenCall) => Promise<Uint8Array>) {
-    return async (call: UnaryCall, callback: sendUnaryData<Uint8Array>) => {
-      const outcome = await this.#tracked(call, (opened) => answer(call, opened));
-      if (outcome.ok) callback(null, outcome.value);
-      else callback(outcome.status);
-    };
-  }
-
-  /** Ends a streaming call when `answer` has, with the status that belongs to what it threw. */
-  #session(answer: (call: SessionCall, opened: OpenCall) => Promise<void>) {
-    return async (call: SessionCall) => {
-      const outcome = await this.#tracked(call, (opened) => answer(call, opened));
-      if (outcome.ok) call.end();
-      else call.emit('error', outcome.status);
-    };
-  }
-
-  async #tracked<T>(call: ServerCall, answer: (opened: OpenCall) => Promise<T>) {
-    const opened = openCall(call);
+  /** Counts a call, and turns whatever comes of it into an outcome. */
+  async #tracked<T>(opened: OpenCall, answer: () => Promise<T>): Promise<Outcome<T>> {
     const finish = this.#calls.begin();
-    const work = answer(opened);
+    const work = answer();
     this.#open.add(opened);
-    void Promise.allSettled([work, opened.over]).then(() => this.#close(opened));
+    void this.#closeAfter(work, opened);
     try {
       const value = await Promise.race([work, opened.aborted]);
       finish();
-      return { ok: true, value } as const;
-    } catch (error) {
-      const known = this.#explain(error, opened);
-      finish(known.code);
-      return { ok: false, status: toStatus(known) } as const;
+      return { ok: true, value };
+    } catch (thrown) {
+      const error = this.#explain(thrown, opened);
+      finish(error.code);
+      return { ok: false, error };
     } finally {
       opened.answered();
     }
+  }
+
+  async #closeAfter(work: Promise<unknown>, opened: OpenCall): Promise<void> {
+    try {
+      await work;
+    } catch {
+      // It is dealt with where the work's outcome is.
+    }
+    await opened.over;
+    this.#close(opened);
   }
 
   #close(opened: OpenCall): void {

@@ -7,7 +7,8 @@ import { HealthImplementation } from 'grpc-health-check';
 import { assertInteger, MAX_TIMER_MS } from '../check-options.js';
 import type { ComputeFunction } from '../compute-function.js';
 import { CommError } from '../errors.js';
-import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits } from '../grpc/channel.js';
+import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
+import { findListeners, setConnectionWindow, setStreamWindow } from '../grpc/internals.js';
 import { SERVICE_NAME } from '../grpc/service.js';
 import { trackSockets } from '../grpc/sockets.js';
 import type { Logger } from '../logger.js';
@@ -70,6 +71,7 @@ export class AsyncGRPCComputeServer {
     this.#address = address === undefined ? hostAndPort(host, port) : unixAddress(address);
     this.#servicer = new AsyncComputeServicer({ computeFn, logger, maxMessageLength });
     this.#server = new Server(messageLimits(maxMessageLength));
+    setStreamWindow(this.#server, STREAM_WINDOW_BYTES);
   }
 
   /**
@@ -149,12 +151,16 @@ export class AsyncGRPCComputeServer {
       this.#server.bindAsync(this.#address, ServerCredentials.createInsecure(), (error, port) => {
         if (error) return reject(bindError(this.#address, error));
         this.#sockets = trackSockets(this.#server);
+        for (const listener of findListeners(this.#server)) {
+          listener.on('session', (session) => setConnectionWindow(session, STREAM_WINDOW_BYTES));
+        }
         resolve(this.#address.startsWith('unix:') ? 0 : port);
       });
     });
   }
 
   async #drain(graceMs: number): Promise<void> {
+    this.#servicer.drain();
     const closed = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
     const idle = this.#servicer.idle();
     if (!(await within(graceMs, idle))) {

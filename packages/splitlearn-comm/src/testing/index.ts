@@ -2,6 +2,9 @@ import { GRPCComputeClient, type GRPCComputeClientOptions } from '../client/grpc
 import type { ComputeFunction } from '../compute-function.js';
 import { AsyncGRPCComputeServer, type AsyncGRPCComputeServerOptions } from '../server/async-grpc-compute-server.js';
 
+export type { FaultConditions } from './fault-line.js';
+export { type FaultDirection, FaultRelay, type FaultRelayOptions, type FaultStatistics } from './fault-relay.js';
+
 export interface LoopbackOptions {
   readonly server?: Omit<AsyncGRPCComputeServerOptions, 'computeFn' | 'host' | 'port' | 'address'>;
   readonly client?: GRPCComputeClientOptions;

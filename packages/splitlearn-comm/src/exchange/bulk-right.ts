@@ -1,0 +1,141 @@
+// Node.js before 26 stops reading an HTTP/2 connection while a write of its own is pending (MaybeStopReading in
+// node_http2.cc). Two such peers that both write more than the kernel's buffers take wait for each other for ever.
+// Small HTTP/2 windows hide that, at the price of one round trip for every 64 KiB. With large windows it has to be
+// agreed who may fill them: the one that has the bulk right. The other keeps what is on the way below what every
+// kernel takes, so its writes never wait, so it always reads. See docs/decisions/0011.
+
+/** What may be on the way without the right: HTTP/2's initial window, which all networks have to cope with. */
+export const FREE_BYTES = 64 * 1024;
+/** Kernels book some hundred bytes for each write beside its own; unix sockets take 64 KiB of tiny writes no more. */
+const FREE_WRITES = 48;
+/** How much goes out before the right is passed to a peer who waits for it. */
+const TURN_BYTES = 4 * 1024 * 1024;
+/** What arrives from a peer without the right is acknowledged in steps of this size. */
+const ACKNOWLEDGE_BYTES = 16 * 1024;
+
+/** What to tell the peer. */
+export interface RightMessage {
+  readonly wanted?: boolean;
+  readonly passed?: boolean;
+  readonly receivedBytes?: number;
+}
+
+/**
+ * Which side of an Exchange may have more than 64 KiB on the way. A pure state machine: it is told what is sent and
+ * received, and says what may be sent and what to tell the peer. Correct because frames arrive in order: who is passed
+ * the right has by then read all that the other sent with it.
+ */
+export class BulkRight {
+  readonly #isClient: boolean;
+  #held: boolean;
+  #off = false;
+  #asked = false;
+  #peerAsked = false;
+  #turnBytes = 0;
+  /** The writes on the way, while the right is the peer's. */
+  readonly #writes: number[] = [];
+  #onTheWay = 0;
+  /** What has arrived since the peer passed the right, and is not acknowledged. */
+  #unacknowledged = 0;
+  /** What has arrived in the peer's turn. */
+  #peerTurnBytes = 0;
+  /** The client passes the right along with a request where the last answers turned out to be large. */
+  #largeAnswers = false;
+
+  constructor(side: 'client' | 'server') {
+    this.#isClient = side === 'client';
+    this.#held = this.#isClient;
+  }
+
+  get held(): boolean {
+    return this.#held;
+  }
+
+  /** One side reads while it writes, so nobody needs the right. */
+  switchOff(): void {
+    this.#off = true;
+  }
+
+  /** How many bytes may be written now. */
+  allowance(): number {
+    if (this.#held || this.#off) return Number.POSITIVE_INFINITY;
+    return this.#writes.length >= FREE_WRITES ? 0 : Math.max(0, FREE_BYTES - this.#onTheWay);
+  }
+
+  /** A write of calls' frames. */
+  sent(bytes: number): void {
+    this.#turnBytes += bytes;
+    if (this.#held || this.#off) return;
+    this.#writes.push(bytes);
+    this.#onTheWay += bytes;
+  }
+
+  /** What to tell the peer because something waits that may not be written. */
+  blocked(): RightMessage | undefined {
+    if (this.#asked) return undefined;
+    this.#asked = true;
+    return { wanted: true };
+  }
+
+  /** What to tell the peer after writes. `idle`: nothing waits to be written; `awaiting`: answers are outstanding. */
+  afterWrites(idle: boolean, awaiting: boolean): RightMessage | undefined {
+    if (!this.#held || this.#off) return undefined;
+    const turnIsOver = idle || this.#turnBytes >= TURN_BYTES;
+    // The server hands it back unasked, so that the client's next request need not wait for it. The client hands it
+    // over unasked when it has sent much, or large answers are usual: then the answer need not wait for it.
+    const unasked = this.#isClient
+      ? awaiting && (this.#turnBytes > FREE_BYTES || this.#largeAnswers)
+      : this.#turnBytes > 0;
+    if (!(this.#peerAsked && turnIsOver) && !(idle && unasked)) return undefined;
+    this.#largeAnswers ||= this.#peerAsked;
+    this.#held = false;
+    this.#asked = false;
+    this.#peerAsked = false;
+    this.#turnBytes = 0;
+    this.#writes.length = 0;
+    this.#onTheWay = 0;
+    this.#peerTurnBytes = 0;
+    return { passed: true };
+  }
+
+  /** Bytes have arrived. */
+  received(bytes: number): void {
+    if (this.#held) this.#unacknowledged += bytes;
+    else this.#peerTurnBytes += bytes;
+  }
+
+  /** What to tell the peer once they have been dealt with. */
+  afterReads(): RightMessage | undefined {
+    if (this.#off || !this.#held) return undefined;
+    const due = this.#peerAsked ? this.#unacknowledged > 0 : this.#unacknowledged >= ACKNOWLEDGE_BYTES;
+    if (!due) return undefined;
+    const receivedBytes = this.#unacknowledged;
+    this.#unacknowledged = 0;
+    return { receivedBytes };
+  }
+
+  peerWants(): void {
+    this.#peerAsked = true;
+  }
+
+  /** The right is ours. `since`: how many of the bytes that `received` has been told of came after this message. */
+  peerPassed(since: number): void {
+    if (this.#peerTurnBytes - since <= FREE_BYTES) this.#largeAnswers = false;
+    this.#held = true;
+    this.#asked = false;
+    this.#turnBytes = 0;
+    this.#unacknowledged = since;
+  }
+
+  peerReceived(bytes: number): void {
+    let left = bytes;
+    while (left > 0 && this.#writes.length > 0) {
+      const first = this.#writes[0] as number;
+      const taken = Math.min(first, left);
+      left -= taken;
+      this.#onTheWay -= taken;
+      if (taken === first) this.#writes.shift();
+      else this.#writes[0] = first - taken;
+    }
+  }
+}
