@@ -234,6 +234,7 @@ describe('service info', () => {
       version: expect.stringMatching(/^\d+\.\d+\.\d+/),
       maxMessageBytes: 12_345,
       models: [],
+      encodings: expect.arrayContaining(['float16', 'bfloat16', 'int8', 'gzip']),
     });
   });
 

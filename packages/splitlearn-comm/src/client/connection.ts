@@ -5,7 +5,7 @@ import { type EncodedMessage, toBytes } from '../codec/wire.js';
 import { CommError } from '../errors.js';
 import { ClientExchange } from '../exchange/client-exchange.js';
 import type { KeepAlive } from '../exchange/watchdog.js';
-import { assertMessageLength, messageLimits, RECONNECT_OPTIONS, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
+import { messageLimits, RECONNECT_OPTIONS, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { abortError, onAbort } from '../signals.js';
 import { streamCall, unaryCall, type WireCallOptions } from './channel-calls.js';
@@ -20,8 +20,12 @@ export interface ConnectionOptions {
   readonly connectTimeoutMs: number;
 }
 
-/** Makes the message for where in its buffer it will begin. */
-type Encode = (base: 0 | 5) => EncodedMessage;
+/**
+ * Makes the message for where in its buffer it will begin.
+ *
+ * @throws CommError `RESOURCE_EXHAUSTED` (reason `MESSAGE_TOO_LARGE`) for one of more than `maxBytes`.
+ */
+export type Encode = (base: 0 | 5, maxBytes: number) => EncodedMessage;
 
 /** The connection to one address: calls travel on an Exchange, or one by one where the server has none. */
 export class Connection {
@@ -70,12 +74,16 @@ export class Connection {
     try {
       const exchange = this.#exchange?.usable ? this.#exchange : await this.#withExchange(options);
       if (exchange) {
-        const message = encode(0);
-        exchange.assertTakes(message);
-        return await exchange.unary(message, options);
+        return await exchange.unary(encode(0, exchange.maxRequestBytes), options);
       }
       const { Compute } = COMPUTE_SERVICE;
-      return await unaryCall(this.#client, this.address, Compute, this.#bytes(encode(5)), options);
+      return await unaryCall(
+        this.#client,
+        this.address,
+        Compute,
+        toBytes(encode(5, this.#options.maxMessageLength)),
+        options,
+      );
     } finally {
       this.inFlight--;
     }
@@ -86,24 +94,15 @@ export class Connection {
     try {
       const exchange = await this.#withExchange(options);
       if (exchange) {
-        const messages = mapAsync(requests, (encode) => {
-          const message = encode(0);
-          exchange.assertTakes(message);
-          return message;
-        });
+        const messages = mapAsync(requests, (encode) => encode(0, exchange.maxRequestBytes));
         yield* exchange.session(messages, options);
       } else {
-        const messages = mapAsync(requests, (encode) => this.#bytes(encode(5)));
+        const messages = mapAsync(requests, (encode) => toBytes(encode(5, this.#options.maxMessageLength)));
         yield* streamCall(this.#client, this.address, COMPUTE_SERVICE.ComputeStream, messages, options);
       }
     } finally {
       this.inFlight--;
     }
-  }
-
-  #bytes(message: EncodedMessage): Uint8Array {
-    assertMessageLength('request', message, this.#options.maxMessageLength);
-    return toBytes(message);
   }
 
   /** The Exchange, opened if need be; undefined where the server has none, or it is not wanted. */

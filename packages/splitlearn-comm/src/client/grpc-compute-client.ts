@@ -3,16 +3,16 @@ import { credentials } from '@grpc/grpc-js';
 import { mapAsync } from '../async-iterables.js';
 import { assertMs } from '../check-options.js';
 import { decodeServiceInfo, type WireServiceInfo } from '../codec/service-info.js';
-import { decodeResponse, type EncodedMessage, encodeRequest, type ServerTiming } from '../codec/wire.js';
+import { decodeResponse, encodeRequest, type ServerTiming } from '../codec/wire.js';
 import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
 import { CommError } from '../errors.js';
-import { DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
+import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import type { Tensor, Tensors } from '../tensor.js';
 import { type CallOptions, type ComputeOptions, requestOptions } from './call-options.js';
 import { unaryCall, type WireCallOptions } from './channel-calls.js';
-import { Connection } from './connection.js';
+import { Connection, type Encode } from './connection.js';
 import { checkHealth, type HealthStatus } from './health.js';
 import { NoRetry, type RetryStrategy, withRetry } from './retry.js';
 
@@ -140,8 +140,7 @@ export class GRPCComputeClient {
     const finish = this.#calls.begin();
     const requestId = options.requestId ?? randomUUID();
     const defaults = requestOptions(options);
-    const encode = (request: ComputeRequest) => (base: 0 | 5) =>
-      this.#encode({ ...defaults, ...request }, requestId, base);
+    const encode = (request: ComputeRequest) => this.#encoder({ ...defaults, ...request }, requestId);
     let failure: CommError | undefined = new CommError('CANCELLED', 'the reader left the stream');
     try {
       const messages = this.#connection.session(mapAsync(requests, encode), wire);
@@ -187,7 +186,7 @@ export class GRPCComputeClient {
       const result = await withRetry(this.#retry, wire, async () => {
         this.#assertOpen();
         const startedMs = performance.now();
-        const answer = await this.#connection.unary((base) => this.#encode(request, requestId, base), wire);
+        const answer = await this.#connection.unary(this.#encoder(request, requestId), wire);
         const { response, timing } = decodeResponse(this.#calls.received(answer));
         const totalMs = performance.now() - startedMs;
         return { response, timing: { ...timing, totalMs, networkMs: Math.max(0, totalMs - timing.serverMs) } };
@@ -200,8 +199,12 @@ export class GRPCComputeClient {
     }
   }
 
-  #encode(request: ComputeRequest, requestId: string, base: 0 | 5): EncodedMessage {
-    return this.#calls.sent(encodeRequest(request, requestId, { base }));
+  #encoder(request: ComputeRequest, requestId: string): Encode {
+    return (base, maxBytes) => {
+      const message = encodeRequest(request, requestId, { base });
+      assertMessageLength('request', message, maxBytes);
+      return this.#calls.sent(message);
+    };
   }
 
   #wireOptions(options: CallOptions, defaultTimeoutMs = this.#timeoutMs): WireCallOptions {

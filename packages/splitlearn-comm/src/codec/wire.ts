@@ -22,9 +22,9 @@ import {
   TIMING_TAG,
 } from './wire-tags.js';
 
-// The one place where protobuf bytes become requests and responses, and these become protobuf bytes. Written by hand,
-// because that takes a tenth of the time of generated code, and lets tensors be used where they lie. What is neither
-// large nor on every call is left to protobufjs: parameters, and ServiceInfo.
+// The one place where protobuf bytes become requests and responses, and these become protobuf bytes. Written by hand, so
+// that tensors are written once, straight into where they are sent from, and read where they lie. What is neither large
+// nor on every call is left to protobufjs: parameters, and ServiceInfo.
 
 export { type EncodedMessage, toBytes } from './encoded-message.js';
 export type { DecodeTensor } from './incoming-tensor.js';

@@ -5,7 +5,7 @@ import type { WireCallOptions } from '../client/channel-calls.js';
 import type { EncodedMessage } from '../codec/wire.js';
 import { CommError } from '../errors.js';
 import { type ByteStream, takeOver } from '../grpc/byte-stream.js';
-import { assertMessageLength, messageTooLarge } from '../grpc/channel.js';
+import { messageTooLarge } from '../grpc/channel.js';
 import { toMetadata } from '../grpc/metadata.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { fromCallStatus, fromStatus, isServiceError } from '../grpc/status.js';
@@ -92,7 +92,10 @@ export class ClientExchange {
     this.#call = call;
     this.#options = options;
     const hello = readHello(metadata);
-    this.#maxRequestBytes = Math.min(options.maxMessageLength, Number(hello.maxMessageBytes) || Number.POSITIVE_INFINITY);
+    this.#maxRequestBytes = Math.min(
+      options.maxMessageLength,
+      Number(hello.maxMessageBytes) || Number.POSITIVE_INFINITY,
+    );
     call.on('error', (error) => this.#end(this.#streamError(error)));
     call.once('status', () => this.#end(this.#lost('the server ended the connection')));
     const stream: ByteStream = takeOver(call, { data: (chunk) => this.#receive(chunk), end: () => {} });
@@ -111,9 +114,9 @@ export class ClientExchange {
     });
   }
 
-  /** @throws CommError `RESOURCE_EXHAUSTED` (reason `MESSAGE_TOO_LARGE`) for what the server would not take. */
-  assertTakes(message: EncodedMessage): void {
-    assertMessageLength('request', message, this.#maxRequestBytes);
+  /** The largest request that both sides take. */
+  get maxRequestBytes(): number {
+    return this.#maxRequestBytes;
   }
 
   /** Whether calls may begin here. */
@@ -144,26 +147,31 @@ export class ClientExchange {
     if (signal?.aborted) throw abortError(signal);
     const begin = encodeBegin(true, options.deadlineMs - Date.now(), checkMetadata(options.metadata));
     const window = new SendWindow();
-    const ended = new AbortController();
     const answers = new MessageQueue((takenBytes) => {
       if (this.#entries.has(call)) this.#peer.sender.sendHead({ call, takenBytes });
     });
     const [call, entry] = this.#open(options, {
       message: (bytes) => answers.push(bytes),
-      end: () => answers.end(),
-      fail: (error) => (error.code === 'CANCELLED' || error.code === 'DEADLINE_EXCEEDED' ? answers.abort(error) : answers.end({ error })),
+      end: () => {
+        window.release();
+        answers.end();
+      },
+      fail: (error) => {
+        window.release();
+        if (error.code === 'CANCELLED' || error.code === 'DEADLINE_EXCEEDED') answers.abort(error);
+        else answers.end({ error });
+      },
       taken: (bytes) => window.taken(bytes),
     });
     entry.sent = true;
     this.#peer.sender.sendHead({ call, begin });
-    void this.#sendAll(call, messages, window, ended.signal).catch((error: unknown) => {
+    void this.#sendAll(call, messages, window).catch((error: unknown) => {
       // The caller's own source of requests failed: the session ends, and the caller gets its own error back.
       if (this.#takeBack(call, CANCELLED)) answers.abort(error);
     });
     try {
       yield* answers;
     } finally {
-      ended.abort();
       window.release();
       this.#takeBack(call, CANCELLED);
     }
@@ -174,16 +182,12 @@ export class ClientExchange {
     this.#drain();
   }
 
-  async #sendAll(call: number, messages: AsyncIterable<EncodedMessage>, window: SendWindow, ended: AbortSignal) {
+  /** Sends a session's requests as fast as they are taken; throws what their source throws, and nothing else. */
+  async #sendAll(call: number, messages: AsyncIterable<EncodedMessage>, window: SendWindow): Promise<void> {
     for await (const message of messages) {
-      if (ended.aborted) return;
-      const room = window.sent(message.byteLength);
-      await new Promise<void>((resolve) => {
-        ended.addEventListener('abort', () => resolve(), { once: true });
-        this.#peer.sender.sendMessage({ call }, message, resolve);
-      });
-      await room;
-      if (ended.aborted) return;
+      if (!this.#entries.has(call)) return;
+      await window.write(message.byteLength, (sent) => this.#peer.sender.sendMessage({ call }, message, sent));
+      if (!this.#entries.has(call)) return;
     }
     if (this.#entries.has(call)) this.#peer.sender.sendHead({ call, end: true });
   }
@@ -247,7 +251,10 @@ export class ClientExchange {
     }
     entry.partial ??= new IncomingMessage(byteLength);
     if (entry.partial.takes(frame.pieceBytes)) return entry.partial;
-    return this.#refuse(frame.call, new CommError('INTERNAL', "the server's answer has more bytes than it said it would"));
+    return this.#refuse(
+      frame.call,
+      new CommError('INTERNAL', "the server's answer has more bytes than it said it would"),
+    );
   }
 
   #refuse(call: number, error: CommError): undefined {
@@ -290,7 +297,9 @@ export class ClientExchange {
     this.#over = true;
     this.#peer.close();
     for (const [call, { sent }] of this.#entries) {
-      this.#close(call)?.receiver.fail(sent || error.code !== 'UNAVAILABLE' ? error : this.#lost(error.message, 'NOT_SENT'));
+      this.#close(call)?.receiver.fail(
+        sent || error.code !== 'UNAVAILABLE' ? error : this.#lost(error.message, 'NOT_SENT'),
+      );
     }
   }
 
@@ -300,7 +309,7 @@ export class ClientExchange {
   }
 
   #lost(why: string, reason = 'CONNECTION_LOST'): CommError {
-    const message = `the connection to the server at ${this.#options.address} was lost: ${why}; try again`;
+    const message = `the server at ${this.#options.address} cannot be reached, or went away (${why}); check that it runs and try again`;
     return new CommError('UNAVAILABLE', message, { reason });
   }
 }

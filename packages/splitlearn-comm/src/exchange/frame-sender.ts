@@ -70,7 +70,13 @@ export class FrameSender {
 
   /** Bytes that wait to be written, or have been handed over and not been taken. */
   get pendingBytes(): number {
-    return this.#handedOver + this.#smallBytes + this.#slabEnd - this.#slabStart + this.#large.reduce((sum, { byteLength, sentBytes }) => sum + byteLength - sentBytes, 0);
+    return (
+      this.#handedOver +
+      this.#smallBytes +
+      this.#slabEnd -
+      this.#slabStart +
+      this.#large.reduce((sum, { byteLength, sentBytes }) => sum + byteLength - sentBytes, 0)
+    );
   }
 
   /** A frame without a message. */

@@ -56,7 +56,11 @@ function writeVarint(target: Uint8Array, offset: number, value: number): number 
   return at;
 }
 
-export function encodeBegin(session: boolean, timeoutMs: number, metadata: Readonly<Record<string, string>>): Uint8Array {
+export function encodeBegin(
+  session: boolean,
+  timeoutMs: number,
+  metadata: Readonly<Record<string, string>>,
+): Uint8Array {
   const bounded = Number.isFinite(timeoutMs);
   for (const _ in metadata) return v1.CallBegin.encode({ session, metadata, ...(bounded && { timeoutMs }) }).finish();
   if (session || !bounded) return v1.CallBegin.encode({ session, ...(bounded && { timeoutMs }) }).finish();
@@ -189,7 +193,7 @@ export class FrameReader {
       const next = this.#head(bytes, at);
       if (next < 0) {
         // A copy: the chunk is node's, and much larger.
-        this.#carry = bytes.slice(at);
+        this.#carry = Uint8Array.prototype.slice.call(bytes, at);
         return;
       }
       at = next;
@@ -216,6 +220,7 @@ export class FrameReader {
     let piece: Uint8Array | undefined;
     while (cursor.at < end) {
       const tag = cursor.varint();
+      if (cursor.short) break;
       if (tag === TAG.piece) {
         const pieceBytes = cursor.varint();
         if (cursor.short) break;
@@ -234,7 +239,8 @@ export class FrameReader {
       if (cursor.short) break;
     }
     if (cursor.short) {
-      if (length > MAX_GATHERED_BYTES && bytes.length - start > MAX_GATHERED_BYTES) throw malformed('an oversized frame');
+      if (length > MAX_GATHERED_BYTES && bytes.length - start > MAX_GATHERED_BYTES)
+        throw malformed('an oversized frame');
       return -1;
     }
     this.#left = bytes.length - end;

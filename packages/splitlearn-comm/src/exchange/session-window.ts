@@ -4,24 +4,37 @@ export const SESSION_WINDOW_BYTES = 1024 * 1024;
 /** How far a session's writer may be ahead of its reader. */
 export class SendWindow {
   #ahead = 0;
+  #over = false;
   #wake: (() => void) | undefined;
 
-  /** Counts a message, and waits until there is room for another. */
-  sent(bytes: number): Promise<void> | undefined {
+  /**
+   * Sends a message, and waits until it has left and there is room for another, or the session is over.
+   *
+   * @param send - Is given what to call when the message has left.
+   */
+  async write(bytes: number, send: (sent: () => void) => void): Promise<void> {
+    if (this.#over) return;
     this.#ahead += bytes;
-    if (this.#ahead < SESSION_WINDOW_BYTES) return undefined;
-    return new Promise((resolve) => (this.#wake = resolve));
+    let leaving = true;
+    send(() => {
+      leaving = false;
+      this.#wake?.();
+    });
+    while (!this.#over && (leaving || this.#ahead >= SESSION_WINDOW_BYTES)) {
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
   }
 
+  /** The reader has taken so many bytes. */
   taken(bytes: number): void {
     this.#ahead = Math.max(0, this.#ahead - bytes);
-    if (this.#ahead < SESSION_WINDOW_BYTES) this.release();
+    this.#wake?.();
   }
 
-  /** Nobody need wait any more. */
+  /** The session is over: nobody need wait any more. */
   release(): void {
+    this.#over = true;
     this.#wake?.();
-    this.#wake = undefined;
   }
 }
 

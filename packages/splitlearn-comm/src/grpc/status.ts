@@ -35,7 +35,12 @@ export function fromStatus({ code, details, metadata }: CallStatus, address: str
 }
 
 /** The same for a call on an Exchange, which carries it as a message. */
-export function toCallStatus(error: CommError): { code: number; message: string; reason: string; retryAfterMs?: number } {
+export function toCallStatus(error: CommError): {
+  code: number;
+  message: string;
+  reason: string;
+  retryAfterMs?: number;
+} {
   const { code, message, reason = '', retryAfterMs } = error;
   const pushback = retryAfterMs !== undefined && retryAfterMs >= 0 && { retryAfterMs };
   return { code: status[code], message: message.toWellFormed(), reason, ...pushback };

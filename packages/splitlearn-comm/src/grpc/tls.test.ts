@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Client, Server } from '@grpc/grpc-js';
+import { Client, type handleUnaryCall, Server } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
 import { rejection } from '../../test/support/deferred.js';
 import { COMPUTE_SERVICE } from './service.js';
@@ -16,12 +16,10 @@ const stranger = { cert: read('other-client.pem'), key: read('other-client.key')
 /** Makes one call over TLS; what the server says of the caller's certificate, or why there was no answer. */
 async function call(serverTls: ServerTlsOptions, clientTls: ClientTlsOptions, host = 'localhost'): Promise<string> {
   const grpcServer = new Server();
-  grpcServer.addService(COMPUTE_SERVICE, {
-    GetServiceInfo: (
-      call: import('@grpc/grpc-js').ServerUnaryCall<Uint8Array, Uint8Array>,
-      callback: CallableFunction,
-    ) => callback(null, Buffer.from(call.getAuthContext().sslPeerCertificate?.subject.CN ?? 'anonymous')),
-  });
+  const whoCalls: handleUnaryCall<Uint8Array, Uint8Array> = (call, callback) =>
+    callback(null, Buffer.from(call.getAuthContext().sslPeerCertificate?.subject.CN ?? 'anonymous'));
+  const { GetServiceInfo } = COMPUTE_SERVICE;
+  grpcServer.addService({ GetServiceInfo }, { GetServiceInfo: whoCalls });
   const port = await new Promise<number>((resolve, reject) =>
     grpcServer.bindAsync('127.0.0.1:0', serverCredentials(serverTls), (error, bound) =>
       error ? reject(error) : resolve(bound),
@@ -29,7 +27,7 @@ async function call(serverTls: ServerTlsOptions, clientTls: ClientTlsOptions, ho
   );
   const { credentials, channelOptions } = clientCredentials(clientTls);
   const grpcClient = new Client(`${host}:${port}`, credentials, channelOptions);
-  const { path, requestSerialize, responseDeserialize } = COMPUTE_SERVICE.GetServiceInfo;
+  const { path, requestSerialize, responseDeserialize } = GetServiceInfo;
   try {
     return await new Promise<string>((resolve, reject) =>
       grpcClient.makeUnaryRequest(path, requestSerialize, responseDeserialize, Buffer.of(), (error, answer) =>

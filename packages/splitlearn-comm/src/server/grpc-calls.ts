@@ -4,8 +4,8 @@ import { toBytes } from '../codec/wire.js';
 import { fromMetadata } from '../grpc/metadata.js';
 import { sessionRequests } from '../grpc/session-requests.js';
 import { toStatus } from '../grpc/status.js';
-import { type IncomingCall, OpenCall } from './call-context.js';
 import type { Answers, Outcome } from './async-compute-servicer.js';
+import { type IncomingCall, OpenCall } from './call-context.js';
 
 // Calls as gRPC has them: a stream of HTTP/2 for each. This is how every client but ours calls.
 

@@ -1,0 +1,286 @@
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { splitlearn } from '#proto';
+import { MAX_TIMER_MS } from '../check-options.js';
+import { CommError } from '../errors.js';
+import { takeOver } from '../grpc/byte-stream.js';
+import { messageTooLarge } from '../grpc/channel.js';
+import { toCallStatus, toStatus } from '../grpc/status.js';
+import type { Answers, Outcome } from '../server/async-compute-servicer.js';
+import { deadlinePassed, OpenCall } from '../server/call-context.js';
+import { ExchangePeer, READS_WHILE_WRITING } from './exchange-peer.js';
+import type { Frame } from './frames.js';
+import { readHello, writeHello } from './hello.js';
+import { announcedBytes, IncomingMessage } from './incoming-message.js';
+import { MessageQueue, SendWindow } from './session-window.js';
+import type { KeepAlive } from './watchdog.js';
+
+import v1 = splitlearn.comm.v1;
+
+type ExchangeCall = ServerDuplexStream<Uint8Array, Uint8Array>;
+
+export interface ExchangeLimits {
+  /** Calls that may be open on one connection. */
+  readonly maxCalls: number;
+  /** Bytes of requests that may be held at once, on all connections. */
+  readonly maxRequestBytes: number;
+  readonly keepAlive: KeepAlive;
+}
+
+/** A call that is open: its request still coming, being computed, or its answer going out. */
+interface Entry {
+  readonly opened: OpenCall;
+  readonly session: boolean;
+  readonly timer: NodeJS.Timeout | undefined;
+  readonly queue: MessageQueue | undefined;
+  readonly window: SendWindow;
+  partial: IncomingMessage | undefined;
+  heldBytes: number;
+  begun: boolean;
+}
+
+/** A server's end of one Exchange: brings its calls to the servicer, and their answers back. */
+export class ServerExchange {
+  readonly #call: ExchangeCall;
+  readonly #answers: Answers;
+  readonly #limits: ExchangeLimits;
+  readonly #budget: { bytes: number };
+  readonly #entries = new Map<number, Entry>();
+  readonly #peer: ExchangePeer;
+  readonly #hello: v1.IHello;
+  readonly #maxResponseBytes: number;
+  #lastCall = 0;
+  #draining = false;
+  #over = false;
+
+  constructor(
+    call: ExchangeCall,
+    answers: Answers,
+    limits: ExchangeLimits,
+    budget: { bytes: number },
+    over: () => void,
+  ) {
+    this.#call = call;
+    this.#answers = answers;
+    this.#limits = limits;
+    this.#budget = budget;
+    this.#hello = readHello(call.metadata);
+    this.#maxResponseBytes = Number(this.#hello.maxMessageBytes) || answers.maxMessageLength;
+    const end = () => {
+      this.#end();
+      over();
+    };
+    if (call.cancelled) end();
+    call.once('cancelled', end);
+    call.once('close', end);
+    call.sendMetadata(
+      writeHello({
+        maxMessageBytes: answers.maxMessageLength,
+        maxCalls: limits.maxCalls,
+        readsWhileWriting: READS_WHILE_WRITING,
+      }),
+    );
+    const stream = takeOver(call, { data: (chunk) => this.#receive(chunk), end: () => this.drain() });
+    this.#peer = new ExchangePeer({
+      side: 'server',
+      stream,
+      hello: this.#hello,
+      calls: {
+        size: () => this.#entries.size,
+        begin: (frame) => this.#begin(frame),
+        finish: (frame, message) => this.#finish(frame, message),
+      },
+      keepAlive: limits.keepAlive,
+      giveUp: () =>
+        this.#fail(new CommError('UNAVAILABLE', 'the client takes and sends nothing', { reason: 'STALLED' })),
+    });
+  }
+
+  drain(): void {
+    if (this.#draining || this.#over) return;
+    this.#draining = true;
+    this.#peer.sender.sendConnection({ draining: true });
+    this.#endWhenDrained();
+  }
+
+  #receive(chunk: Uint8Array): void {
+    try {
+      this.#peer.receive(chunk);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #begin(frame: Frame): IncomingMessage | undefined {
+    if (frame.begin && frame.call > this.#lastCall) this.#open(frame, frame.begin);
+    const entry = this.#entries.get(frame.call);
+    if (!entry || frame.pieceBytes === undefined) return undefined;
+    if (!entry.partial) {
+      if (entry.begun && !entry.session) return undefined;
+      const refusal = this.#refuseBytes(announcedBytes(frame));
+      if (refusal) {
+        this.#refuse(frame.call, refusal);
+        return undefined;
+      }
+      entry.partial = new IncomingMessage(announcedBytes(frame));
+      entry.heldBytes += entry.partial.byteLength;
+      this.#budget.bytes -= entry.partial.byteLength;
+    }
+    if (entry.partial.takes(frame.pieceBytes)) return entry.partial;
+    this.#refuse(frame.call, new CommError('INVALID_ARGUMENT', 'a message has more bytes than it said it would'));
+    return undefined;
+  }
+
+  #finish(frame: Frame, message: Uint8Array | undefined): void {
+    const entry = this.#entries.get(frame.call);
+    if (!entry) return;
+    if (frame.cancel) {
+      entry.opened.cancel(frame.cancel === 4);
+      this.#close(frame.call);
+      return;
+    }
+    if (frame.takenBytes) entry.window.taken(frame.takenBytes);
+    if (message) {
+      entry.partial = undefined;
+      if (entry.queue) entry.queue.push(message);
+      else void this.#answerUnary(frame.call, entry, message);
+    }
+    if (!frame.end) return;
+    if (entry.queue) entry.queue.end();
+    else if (!entry.begun)
+      this.#refuse(frame.call, new CommError('INVALID_ARGUMENT', 'the call has ended before its request was complete'));
+  }
+
+  #open(frame: Frame, begin: v1.ICallBegin): void {
+    this.#lastCall = frame.call;
+    const refusal = this.#refuseCall();
+    if (refusal) {
+      this.#sendStatus(frame.call, refusal);
+      return;
+    }
+    const session = begin.session === true;
+    const { timeoutMs } = begin;
+    const bounded = typeof timeoutMs === 'number' && timeoutMs <= MAX_TIMER_MS;
+    const opened = new OpenCall({
+      deadlineMs: bounded ? Date.now() + timeoutMs : Number.POSITIVE_INFINITY,
+      metadata: begin.metadata ?? {},
+      peer: this.#call.getPeer(),
+      method: session ? 'stream' : 'compute',
+      base: 0,
+      maxResponseBytes: this.#maxResponseBytes,
+    });
+    const entry: Entry = {
+      opened,
+      session,
+      timer: bounded ? setTimeout(() => opened.abort(deadlinePassed()), Math.max(0, timeoutMs)).unref() : undefined,
+      queue: session ? new MessageQueue((takenBytes) => this.#taken(frame.call, takenBytes)) : undefined,
+      window: new SendWindow(),
+      partial: undefined,
+      heldBytes: 0,
+      begun: false,
+    };
+    this.#entries.set(frame.call, entry);
+    this.#peer.watch();
+    if (entry.queue) void this.#answerSession(frame.call, entry, entry.queue);
+  }
+
+  async #answerUnary(call: number, entry: Entry, message: Uint8Array): Promise<void> {
+    entry.begun = true;
+    const outcome = await this.#answers.unary(message, entry.opened);
+    if (this.#entries.get(call) !== entry) return;
+    if (outcome.ok) this.#peer.sender.sendMessage({ call, end: true }, outcome.value, () => this.#close(call));
+    else this.#refuse(call, outcome.error);
+  }
+
+  async #answerSession(call: number, entry: Entry, queue: MessageQueue): Promise<void> {
+    entry.begun = true;
+    const { opened, window } = entry;
+    const stop = () => {
+      queue.abort(opened.signal.reason);
+      window.release();
+    };
+    opened.signal.addEventListener('abort', stop, { once: true });
+    const outcome: Outcome<void> = await this.#answers.session(queue, opened, async (message) => {
+      await window.write(message.byteLength, (sent) => this.#peer.sender.sendMessage({ call }, message, sent));
+      opened.signal.throwIfAborted();
+    });
+    if (this.#entries.get(call) !== entry) return;
+    if (outcome.ok) {
+      this.#peer.sender.sendHead({ call, end: true });
+      this.#close(call);
+    } else this.#refuse(call, outcome.error);
+  }
+
+  #taken(call: number, takenBytes: number): void {
+    const entry = this.#entries.get(call);
+    if (!entry) return;
+    entry.heldBytes -= takenBytes;
+    this.#budget.bytes += takenBytes;
+    this.#peer.sender.sendHead({ call, takenBytes });
+  }
+
+  #refuseCall(): CommError | undefined {
+    if (this.#draining) return new CommError('UNAVAILABLE', 'the server is stopping', { reason: 'STOPPING' });
+    const { maxCalls } = this.#limits;
+    if (this.#entries.size < maxCalls) return undefined;
+    const message = `more than ${maxCalls} calls are open on this connection; wait for some of them to end`;
+    return new CommError('RESOURCE_EXHAUSTED', message, { reason: 'TOO_MANY_CALLS', retryAfterMs: 100 });
+  }
+
+  #refuseBytes(byteLength: number): CommError | undefined {
+    const { maxMessageLength } = this.#answers;
+    if (byteLength > maxMessageLength) return messageTooLarge('request', byteLength, maxMessageLength);
+    if (byteLength <= this.#budget.bytes || this.#budget.bytes === this.#limits.maxRequestBytes) return undefined;
+    const message = `the requests under way have ${this.#limits.maxRequestBytes} bytes, as many as the server holds at once; try again when some have been answered`;
+    return new CommError('RESOURCE_EXHAUSTED', message, { reason: 'TOO_MANY_BYTES', retryAfterMs: 200 });
+  }
+
+  /** Ends a call with an error. */
+  #refuse(call: number, error: CommError): void {
+    this.#sendStatus(call, error);
+    const entry = this.#entries.get(call);
+    if (entry && !entry.opened.signal.aborted) entry.opened.cancel(false);
+    this.#close(call);
+  }
+
+  #sendStatus(call: number, error: CommError): void {
+    this.#peer.sender.drop(call);
+    this.#peer.sender.sendHead({ call, status: v1.CallStatus.encode(toCallStatus(error)).finish() });
+  }
+
+  #close(call: number): void {
+    const entry = this.#entries.get(call);
+    if (!entry) return;
+    this.#entries.delete(call);
+    clearTimeout(entry.timer);
+    this.#budget.bytes += entry.heldBytes;
+    entry.queue?.abort(new CommError('CANCELLED', 'the session is over'));
+    entry.window.release();
+    entry.opened.end();
+    if (this.#draining) this.#endWhenDrained();
+  }
+
+  #endWhenDrained(): void {
+    if (this.#entries.size > 0 || this.#over) return;
+    this.#peer.sender.whenSent(() => {
+      if (this.#entries.size === 0) this.#call.end();
+    });
+  }
+
+  /** The peer broke the protocol, or is not there: the connection's calls end, and the stream with them. */
+  #fail(error: unknown): void {
+    if (this.#over) return;
+    this.#end();
+    this.#call.emit('error', toStatus(error));
+  }
+
+  /** Nobody is there any more to take an answer. */
+  #end(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#peer?.close();
+    for (const [call, entry] of this.#entries) {
+      entry.opened.cancel(false);
+      this.#close(call);
+    }
+  }
+}
