@@ -100,6 +100,7 @@ async function http2(port: number, secure = false): Promise<ClientHttp2Session> 
   session.on('error', () => {});
   closing.push(() => session.destroy());
   await once(session, 'remoteSettings');
+  await settled(session);
   return session;
 }
 
@@ -131,7 +132,7 @@ function call(session: ClientHttp2Session, name: string, headers: Record<string,
     if ('grpc-status' in received) status = received;
   };
   stream.on('response', look).on('trailers', look);
-  const outcome = once(stream, 'close').then(() => ({
+  const outcome = new Promise<void>((resolve) => stream.on('close', resolve)).then(() => ({
     ...('grpc-status' in status && {
       status: String(status['grpc-status']),
       message: decodeURI(String(status['grpc-message'])),
@@ -152,6 +153,13 @@ function message(bytes: number): Buffer {
   framed[0] = 0;
   framed.writeUInt32BE(bytes, 1);
   return framed;
+}
+
+function sendForEver(session: ServerDuplexStream<Buffer, Buffer>, bytes: Buffer): void {
+  const next = (error?: Error | null) => {
+    if (!error) session.write(bytes, next);
+  };
+  next();
 }
 
 function sweep(times = 1): void {
@@ -346,7 +354,7 @@ describe('slowPeerTimeoutMs', () => {
     await once(stream, 'data');
     stream.write(message(10).subarray(0, 7));
     await settled(session);
-    sweep(6);
+    sweep(5);
     const CANCEL = 8;
     expect(await outcome).toEqual({ reset: CANCEL });
     expect(guard.getStatistics()).toMatchObject({ connections: 1, slowPeers: 1 });
@@ -395,17 +403,24 @@ describe('slowPeerTimeoutMs', () => {
     const { guard, port } = await serve();
     const session = await http2(port);
     const { stream, outcome } = call(session, 'ComputeStream');
-    sweep(100);
+    let missing = 0;
+    stream.on('data', (chunk: Buffer) => {
+      missing -= chunk.byteLength;
+    });
     for (const parts of [[message(0)], [message(70_000)], [message(300).subarray(0, 3), message(300).subarray(3)]]) {
+      await settled(session);
+      sweep(100);
       for (const part of parts) {
+        missing += part.byteLength;
         stream.write(part);
         await settled(session);
         sweep();
       }
-      await once(stream, 'data');
-      sweep(100);
+      await vi.waitUntil(() => missing === 0, { interval: 1 });
     }
-    stream.resume().end();
+    await settled(session);
+    sweep(100);
+    stream.end();
     expect(await outcome).toMatchObject({ status: '0' });
     expect(guard.getStatistics()).toMatchObject({ slowPeers: 0 });
   });
@@ -423,7 +438,10 @@ describe('slowPeerTimeoutMs', () => {
     await settled(session);
     expect(stream.closed).toBe(false);
     let received = 1;
-    calls[0]?.on('data', () => received++).on('end', () => calls[0]?.end());
+    calls[0]
+      ?.on('data', () => received++)
+      .on('end', () => calls[0]?.end())
+      .resume();
     stream.resume().end();
     expect(await outcome).toMatchObject({ status: '0' });
     expect(received).toBe(30);
@@ -508,8 +526,7 @@ describe('slowPeerTimeoutMs', () => {
     const full = deferred();
     const { guard, port } = await serve({
       session: (one) => {
-        const write = () => one.write(message(100_000), write);
-        write();
+        sendForEver(one, message(100_000));
         full.resolve();
       },
     });
@@ -533,8 +550,7 @@ describe('slowPeerTimeoutMs', () => {
   it('cuts a connection off that takes not even the end of the call', async () => {
     const { guard, port } = await serve({
       session: (one) => {
-        const write = () => one.write(message(MIB), write);
-        write();
+        sendForEver(one, message(MIB));
       },
     });
     const peer = await Http2Peer.to(port);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { varint } from '../../test/support/wire-noise.js';
+import { varint } from '../../test/support/plain-wire.js';
 import { MalformedMessageError, ProtobufReader, varintByteLength, writeVarint, writeWideVarint } from './protobuf.js';
 
 function reader(...bytes: readonly number[]): ProtobufReader {

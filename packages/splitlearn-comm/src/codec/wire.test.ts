@@ -3,10 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { splitlearn } from '#proto';
 import { allBits, canonical, parameters, tensors, text } from '../../test/support/arbitraries.js';
 import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
-import { CommError } from '../errors.js';
+import type { CommError } from '../errors.js';
 import { type Tensor, tensor } from '../tensor.js';
-import { markMovable, packTensors } from '../transfer.js';
-import { decodeRequest, decodeResponse, type EncodeOptions, encodeRequest, encodeResponse, toBytes } from './wire.js';
+import { packTensors } from '../transfer.js';
+import { decodeRequest, decodeResponse, encodeRequest, encodeResponse, toBytes } from './wire.js';
 
 import v1 = splitlearn.comm.v1;
 
@@ -24,8 +24,8 @@ function requestOf(...inputs: v1.ITensor[]): Uint8Array {
   return v1.ComputeRequest.encode({ inputs }).finish();
 }
 
-function requestBytes(request: ComputeRequest, requestId = '', options?: EncodeOptions): Uint8Array {
-  return toBytes(encodeRequest(request, requestId, options));
+function requestBytes(request: ComputeRequest, requestId = ''): Uint8Array {
+  return toBytes(encodeRequest(request, requestId));
 }
 
 const FLOAT32 = v1.DType.DTYPE_FLOAT32;
@@ -212,197 +212,6 @@ describe('a response', () => {
       code: 'INTERNAL',
       message: expect.stringContaining(`the compute function gave no valid response: ${message}`),
     });
-  });
-});
-
-describe('the data of tensors', () => {
-  /** Where each tensor's data begins, counted from the beginning of the message. */
-  function dataOffsets(bytes: Uint8Array): number[] {
-    const { inputs } = v1.ComputeRequest.decode(bytes);
-    return inputs
-      .filter(({ data }) => data?.length)
-      .map(({ data }) => (data as Uint8Array).byteOffset - bytes.byteOffset);
-  }
-
-  it.each([0, 5] as const)('begins at a multiple of 8 in a buffer where the message begins at %i', (base) => {
-    fc.assert(
-      fc.property(tensors, text, parameters, (inputs, id, given) => {
-        const bytes = requestBytes({ inputs, parameters: given }, id, { base });
-        for (const offset of dataOffsets(bytes)) expect((base + offset) % 8).toBe(0);
-      }),
-    );
-  });
-
-  it('does so wherever the padding makes the length in front of it longer', () => {
-    let wider = 0;
-    for (const [from, to] of [
-      [90, 140],
-      [16_340, 16_400],
-      [2_097_100, 2_097_160],
-    ] as const) {
-      for (let dataBytes = from; dataBytes < to; dataBytes++) {
-        for (const id of ['', 'a', 'abc', 'abcdef']) {
-          const message = encodeRequest({ inputs: { x: tensor(new Uint8Array(dataBytes).fill(7)) } }, id);
-          const target = new Uint8Array(message.byteLength + 2).fill(0xee);
-          message.writeTo(target, 1);
-          expect([target[0], target.at(-1)]).toEqual([0xee, 0xee]);
-          const bytes = target.slice(1, -1);
-          expect(dataOffsets(bytes).map((offset) => offset % 8)).toEqual([0]);
-          // A varint of more bytes than it needs ends with zero.
-          const lengthAt = id === '' ? 1 : id.length + 3;
-          let lengthEnd = lengthAt;
-          while ((bytes[lengthEnd] as number) >= 0x80) lengthEnd++;
-          if (bytes[lengthEnd] === 0) wider++;
-          expect((decodeRequest(bytes).request.inputs.x as Tensor<'uint8'>).data).toHaveLength(dataBytes);
-        }
-      }
-    }
-    expect(wider).toBeGreaterThan(0);
-  });
-
-  it('is used where it lies, when the message has the buffer for itself, also behind a prefix of gRPC', () => {
-    const inputs = { x: tensor(new Float64Array([1, 2])), y: tensor(new BigInt64Array([3n])), z: tensor([1]) };
-    for (const base of [0, 5] as const) {
-      const message = encodeRequest({ inputs }, 'id', { base });
-      const buffer = new Uint8Array(base + message.byteLength);
-      message.writeTo(buffer, base);
-      const decoded = decodeRequest(buffer.subarray(base)).request.inputs;
-      expect(allBits(decoded)).toEqual(allBits(inputs));
-      for (const { data } of Object.values(decoded)) expect((data as Uint8Array).buffer).toBe(buffer.buffer);
-    }
-  });
-
-  it('is copied once from a message that another sender did not align, or that shares its buffer', () => {
-    const data = new Uint8Array(new Float64Array([1, 2]).buffer);
-    for (const name of ['x', 'xy', 'xyz']) {
-      const bytes = requestOf({ name, dtype: v1.DType.DTYPE_FLOAT64, shape: [2], data });
-      const own = Uint8Array.from(bytes);
-      for (const received of [own, Buffer.concat([own, Buffer.alloc(6)]).subarray(0, own.byteLength)]) {
-        const { inputs } = decodeRequest(received).request;
-        expect((inputs[name] as Tensor<'float64'>).data).toEqual(new Float64Array([1, 2]));
-        const { transfer } = packTensors(inputs);
-        // Movable, so not copied again; and without what else was in a buffer that is shared.
-        expect(transfer).toEqual([(inputs[name] as Tensor<'float64'>).data.buffer]);
-        if (received !== own) expect(transfer[0]?.byteLength).toBe(16);
-      }
-    }
-  });
-
-  it('may be encoded by one side and decoded by the other, tensor by tensor', () => {
-    const inputs = { x: tensor([1, 2]), y: tensor(['text']) };
-    const encode = (value: Tensor, name: string) =>
-      name === 'x'
-        ? { encoding: 200, data: Uint8Array.of(9, value.shape[0] as number) }
-        : { encoding: 0, data: Uint8Array.of(4, 0, 0, 0, 116, 101, 120, 116) };
-    const bytes = requestBytes({ inputs }, '', { encode, outputEncoding: 4 });
-    const calls: unknown[] = [];
-    const decode = (...call: unknown[]) => {
-      calls.push(call);
-      return new Uint8Array(new Float32Array([1, 2]).buffer);
-    };
-    const { request, outputEncoding } = decodeRequest(bytes, { decode });
-    expect(outputEncoding).toBe(4);
-    expect(allBits(request.inputs)).toEqual(allBits(inputs));
-    expect(calls).toEqual([[200, { dtype: 'float32', shape: [2], data: Uint8Array.of(9, 2) }, 'x']]);
-    expect(refusal(() => decodeRequest(bytes))).toMatchObject({
-      code: 'INVALID_ARGUMENT',
-      message: "tensor 'x' has the unknown encoding 200",
-    });
-    const short = () => new Uint8Array(7);
-    expect(refusal(() => decodeRequest(bytes, { decode: short })).message).toContain('needs 8 bytes, but has 7');
-  });
-
-  it('that is too much, or encoded as this side cannot read, is no malformed message', () => {
-    const error = new CommError('RESOURCE_EXHAUSTED', 'too large', { reason: 'MESSAGE_TOO_LARGE' });
-    const fail = () => {
-      throw error;
-    };
-    const response = { outputs: { y: tensor([1]) } };
-    expect(refusal(() => encodeResponse(response, '', 0, { encode: fail }))).toBe(error);
-    const encode = () => ({ encoding: 4, data: new Uint8Array(1) });
-    const bytes = toBytes(encodeResponse(response, '', 0, { encode }));
-    expect(refusal(() => decodeResponse(bytes, { decode: fail }))).toBe(error);
-  });
-
-  it('of every tensor is checked before any of it is encoded', () => {
-    const encode = () => {
-      throw new Error('not yet');
-    };
-    const inputs = { x: tensor([1]), y: { dtype: 'float32', shape: [3], data: new Float32Array(2) } as const };
-    expect(refusal(() => encodeRequest({ inputs }, '', { encode })).message).toContain(
-      "tensor 'y' of shape [3] needs 3",
-    );
-  });
-});
-
-describe('an encoded message', () => {
-  const large = () => new Float32Array(8192).fill(1.5);
-
-  it('is the same in one piece and in parts, and fills all that it claims', () => {
-    fc.assert(
-      fc.property(tensors, text, parameters, fc.boolean(), (inputs, id, given, movable) => {
-        const all = { ...inputs, large: tensor(large()), small: tensor([1, 2, 3]), later: tensor(large()) };
-        const request = { inputs: movable ? markMovable(all) : all, parameters: given, outputs: ['', id] };
-        const message = encodeRequest(request, id);
-        const [zeros, ones] = [new Uint8Array(message.byteLength), new Uint8Array(message.byteLength).fill(0xff)];
-        message.writeTo(zeros, 0);
-        message.writeTo(ones, 0);
-        const parts = message.toParts();
-        expect(Buffer.compare(zeros, ones)).toBe(0);
-        expect(Buffer.compare(Buffer.concat(parts), zeros)).toBe(0);
-        expect(parts).toHaveLength(movable ? 5 : 1);
-      }),
-      { numRuns: 50 },
-    );
-  });
-
-  it('references large memory that is movable, and what was made by encoding, and nothing else', () => {
-    const [movable, kept, small] = [tensor(large()), tensor(large()), tensor(Float32Array.of(1))];
-    markMovable({ movable, small });
-    const made = new Uint8Array(20_000).fill(3);
-    const encode = (value: Tensor, name: string) => {
-      if (name === 'made') return { encoding: 4, data: made };
-      const { buffer, byteOffset, byteLength } = (value as Tensor<'float32'>).data;
-      return { encoding: 0, data: new Uint8Array(buffer, byteOffset, byteLength) };
-    };
-    const message = encodeRequest({ inputs: { small, movable, kept, made: tensor(large()) } }, '', { encode });
-    const parts = message.toParts();
-    const before = Buffer.concat(parts);
-    expect(parts.filter(({ buffer }) => buffer === movable.data.buffer || buffer === made.buffer)).toHaveLength(2);
-    kept.data.fill(0);
-    small.data.fill(0);
-    expect(Buffer.compare(Buffer.concat(parts), before)).toBe(0);
-  });
-
-  it('keeps its sizes when shape and outputs change before it is written', () => {
-    const [shape, outputs] = [[2, 1], ['y']];
-    const message = encodeRequest({ inputs: { x: { dtype: 'uint8', shape, data: new Uint8Array(2) } }, outputs }, '');
-    const before = toBytes(message);
-    shape[0] = 2 ** 40;
-    outputs.push('z');
-    expect(toBytes(message)).toEqual(before);
-  });
-
-  it('whose tensor has been moved to another thread cannot be written any more', () => {
-    const inputs = markMovable({ x: tensor(large()) });
-    const message = encodeRequest({ inputs }, '');
-    structuredClone(inputs.x.data, { transfer: [inputs.x.data.buffer as ArrayBuffer] });
-    for (const write of [() => message.writeTo(new Uint8Array(40_000), 0), () => message.toParts()]) {
-      expect(refusal(write)).toMatchObject({ code: 'FAILED_PRECONDITION', reason: 'TENSOR_MOVED' });
-    }
-  });
-
-  it.each<[string, ComputeRequest, string]>([
-    ['a model', { model: 'a\ud800', inputs: {} }, "model has a lone surrogate: 'a\ud800'"],
-    ['a tensor', { inputs: { '\udc00': tensor([1]) } }, "a tensor name has a lone surrogate: '\udc00'"],
-    ['an output', { inputs: {}, outputs: ['\udc00x'] }, "the name of an output has a lone surrogate: '\udc00x'"],
-    [
-      'a model that is no string',
-      { model: 5 as unknown as string, inputs: {} },
-      'model must be a string, and is number 5',
-    ],
-  ])('is refused for the name of %s that UTF-8 cannot say', (_, request, message) => {
-    expect(refusal(() => encodeRequest(request, ''))).toMatchObject({ code: 'INVALID_ARGUMENT', message });
   });
 });
 

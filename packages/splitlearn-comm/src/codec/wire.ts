@@ -53,6 +53,9 @@ export interface ServerTiming extends ComputeTiming {
   readonly serverMs: number;
 }
 
+/** Up to this size, received messages share memory, as Node's own small buffers do. */
+export const SHARED_MESSAGE_BYTES = 4096;
+
 /** What gRPC puts in front of a message. */
 const GRPC_PREFIX_BYTES = 5;
 
@@ -68,7 +71,12 @@ export function encodeRequest(request: ComputeRequest, requestId: string, option
   return new TensorMessage(requestId, requestIdBytes, model, modelBytes, tensors, tail);
 }
 
-/** @throws CommError `INVALID_ARGUMENT` for whatever is not a valid request. */
+/**
+ * The request's tensors are movable: whoever is given it is the only one that holds them. A buffer that the message has
+ * for itself, but for gRPC's prefix, is theirs from now on; out of any other they are copied.
+ *
+ * @throws CommError `INVALID_ARGUMENT` for whatever is not a valid request, and what `decode` throws.
+ */
 export function decodeRequest(
   bytes: Uint8Array,
   options: DecodeOptions = {},
@@ -80,7 +88,10 @@ export function decodeRequest(
   }
 }
 
-/** @throws CommError `INTERNAL` for whatever is not a valid response: it is the compute function that is wrong. */
+/**
+ * @throws CommError `INTERNAL` for whatever is not a valid response: it is the compute function that is wrong. What `encode`
+ * throws is passed on, unless it is `INVALID_ARGUMENT`.
+ */
 export function encodeResponse(
   response: ComputeResponse,
   requestId: string,
@@ -101,7 +112,12 @@ export function encodeResponse(
   }
 }
 
-/** @throws CommError `INTERNAL` for whatever is not a valid response: it is the server that is wrong. */
+/**
+ * The response's tensors are movable, as those of {@link decodeRequest} are.
+ *
+ * @throws CommError `INTERNAL` for whatever is not a valid response: it is the server that is wrong. What `decode` throws
+ * is passed on, unless it is `INVALID_ARGUMENT`.
+ */
 export function decodeResponse(
   bytes: Uint8Array,
   options: DecodeOptions = {},
@@ -116,6 +132,7 @@ export function decodeResponse(
 function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   const reader = new ProtobufReader(bytes);
   const owned = isOwnBuffer(bytes);
+  const shared = isShared(bytes);
   let requestId = '';
   let model = '';
   const inputs: Record<string, Tensor> = {};
@@ -132,7 +149,7 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         model = reader.text();
         break;
       case TENSOR_TAG:
-        readTensor(inputs, reader, owned, decode);
+        readTensor(inputs, reader, owned || shared, decode);
         break;
       case PARAMETERS_TAG: {
         const end = reader.endOfBytes();
@@ -151,7 +168,7 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         reader.skip(tag);
     }
   }
-  const rest = { inputs: markMovable(inputs), parameters: parameters ? readParameters(parameters) : {}, outputs };
+  const rest = { inputs: shared ? inputs : markMovable(inputs), parameters: parameters ? readParameters(parameters) : {}, outputs };
   const request: ComputeRequest = model === '' ? rest : { model, ...rest };
   return requestId === '' ? { request, outputEncoding } : { request, requestId, outputEncoding };
 }
@@ -159,6 +176,7 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
 function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   const reader = new ProtobufReader(bytes);
   const owned = isOwnBuffer(bytes);
+  const shared = isShared(bytes);
   let model = '';
   const outputs: Record<string, Tensor> = {};
   const serverTiming = { queueMs: 0, computeMs: 0, serverMs: 0 };
@@ -173,7 +191,7 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         model = reader.text();
         break;
       case TENSOR_TAG:
-        readTensor(outputs, reader, owned, decode);
+        readTensor(outputs, reader, owned || shared, decode);
         break;
       case TIMING_TAG:
         readTiming(reader, serverTiming);
@@ -183,7 +201,7 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
     }
   }
   const timing = { queueMs: serverTiming.queueMs, computeMs: serverTiming.computeMs };
-  const rest = { outputs: markMovable(outputs), timing };
+  const rest = { outputs: shared ? outputs : markMovable(outputs), timing };
   const response: ComputeResponse = model === '' ? rest : { model, ...rest };
   return { response, timing: serverTiming };
 }
@@ -216,6 +234,14 @@ function readParameters(parameters: JoinedBytes): NonNullable<ComputeRequest['pa
  */
 function isOwnBuffer(bytes: Uint8Array): boolean {
   return bytes.buffer.byteLength - bytes.byteLength <= GRPC_PREFIX_BYTES;
+}
+
+/**
+ * Whether a message lies in memory that others share, and is so small that its tensors stay there: copying it to another
+ * thread takes no longer than moving it, and memory of its own would cost more than all the rest of the call.
+ */
+function isShared(bytes: Uint8Array): boolean {
+  return bytes.byteLength <= SHARED_MESSAGE_BYTES && bytes.buffer.byteLength > bytes.byteLength;
 }
 
 /** An embedded message that comes in any number of parts: together they are one, which has all that is in them. */

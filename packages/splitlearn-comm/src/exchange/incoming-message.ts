@@ -1,17 +1,31 @@
-import { CommError } from '../errors.js';
+import { SHARED_MESSAGE_BYTES } from '../codec/wire.js';
 import type { Frame } from './frames.js';
 
-/** Below this a zeroed array is cheaper than one that is not. */
-const SMALL_BYTES = 4096;
+const SLAB_BYTES = 64 * 1024;
+let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+let slabUsed = 0;
 
-/** A message that arrives in pieces. It owns its memory, because its tensors are views on it that may move away. */
+/** Memory for a message. A large one owns it, because its tensors are views on it that may move away. */
+function allocate(byteLength: number): Uint8Array {
+  if (byteLength > SHARED_MESSAGE_BYTES) return Buffer.allocUnsafeSlow(byteLength);
+  if (slabUsed + byteLength > SLAB_BYTES) {
+    slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    slabUsed = 0;
+  }
+  const bytes = new Uint8Array(slab.buffer, slabUsed, byteLength);
+  // The next one is aligned too.
+  slabUsed += (byteLength + 7) & ~7;
+  return bytes;
+}
+
+/** A message that arrives in pieces. */
 export class IncomingMessage {
   readonly #bytes: Uint8Array;
   #filled = 0;
 
   /** @param byteLength - Checked against the limits by the caller: it is allocated here. */
   constructor(byteLength: number) {
-    this.#bytes = byteLength < SMALL_BYTES ? new Uint8Array(byteLength) : Buffer.allocUnsafeSlow(byteLength);
+    this.#bytes = allocate(byteLength);
   }
 
   get byteLength(): number {
@@ -37,8 +51,4 @@ export class IncomingMessage {
 /** The bytes of the message that a frame begins. */
 export function announcedBytes({ messageBytes, pieceBytes = 0 }: Frame): number {
   return Math.max(messageBytes ?? 0, pieceBytes);
-}
-
-export function brokenMessage(): CommError {
-  return new CommError('INTERNAL', "the peer's Exchange is malformed: a message has more bytes than were announced");
 }

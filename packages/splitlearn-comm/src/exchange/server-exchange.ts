@@ -201,7 +201,7 @@ export class ServerExchange {
     opened.signal.addEventListener('abort', stop, { once: true });
     const outcome: Outcome<void> = await this.#answers.session(queue, opened, async (message) => {
       await window.write(message.byteLength, (sent) => this.#peer.sender.sendMessage({ call }, message, sent));
-      opened.signal.throwIfAborted();
+      if (opened.abortReason) throw opened.abortReason;
     });
     if (this.#entries.get(call) !== entry) return;
     if (outcome.ok) {
@@ -238,7 +238,7 @@ export class ServerExchange {
   #refuse(call: number, error: CommError): void {
     this.#sendStatus(call, error);
     const entry = this.#entries.get(call);
-    if (entry && !entry.opened.signal.aborted) entry.opened.cancel(false);
+    entry?.opened.cancel(false);
     this.#close(call);
   }
 

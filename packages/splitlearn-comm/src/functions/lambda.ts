@@ -25,6 +25,17 @@ export class AsyncLambdaComputeFunction implements ComputeFunction {
   }
 
   async compute(request: ComputeRequest, context: CallContext): Promise<ComputeResponse> {
-    return { outputs: await this.#fn(request.inputs, { ...context, request }) };
+    const { requestId, metadata, deadlineMs } = context;
+    const lambdaContext = {
+      // Made only when it is looked at: most functions do not.
+      get signal() {
+        return context.signal;
+      },
+      requestId,
+      metadata,
+      ...(deadlineMs !== undefined && { deadlineMs }),
+      request,
+    };
+    return { outputs: await this.#fn(request.inputs, lambdaContext) };
   }
 }

@@ -17,7 +17,7 @@ const stranger = { cert: read('other-client.pem'), key: read('other-client.key')
 async function call(serverTls: ServerTlsOptions, clientTls: ClientTlsOptions, host = 'localhost'): Promise<string> {
   const grpcServer = new Server();
   const whoCalls: handleUnaryCall<Uint8Array, Uint8Array> = (call, callback) =>
-    callback(null, Buffer.from(call.getAuthContext().sslPeerCertificate?.subject.CN ?? 'anonymous'));
+    callback(null, Buffer.from(String(call.getAuthContext().sslPeerCertificate?.subject.CN ?? 'anonymous')));
   const { GetServiceInfo } = COMPUTE_SERVICE;
   grpcServer.addService({ GetServiceInfo }, { GetServiceInfo: whoCalls });
   const port = await new Promise<number>((resolve, reject) =>

@@ -150,7 +150,7 @@ export class AsyncComputeServicer {
     // A stream of its own may read requests ahead: only it knows which one a response answers, and selects outputs itself.
     const responses = this.#computeFn.stream?.(all, context) ?? this.#computeEach(all, context);
     for await (const response of responses) {
-      opened.signal.throwIfAborted();
+      if (opened.abortReason) throw opened.abortReason;
       await send(this.#encode(response, opened, arrivedMs));
     }
   }
@@ -181,32 +181,36 @@ export class AsyncComputeServicer {
   }
 
   /** Counts a call, and turns whatever comes of it into an outcome. */
-  async #tracked<T>(opened: OpenCall, answer: () => Promise<T>): Promise<Outcome<T>> {
+  #tracked<T>(opened: OpenCall, answer: () => Promise<T>): Promise<Outcome<T>> {
     const finish = this.#calls.begin();
-    const work = answer();
     this.#open.add(opened);
-    void this.#closeAfter(work, opened);
-    try {
-      const value = await Promise.race([work, opened.aborted]);
-      finish();
-      return { ok: true, value };
-    } catch (thrown) {
-      const error = this.#explain(thrown, opened);
-      finish(error.code);
-      return { ok: false, error };
-    } finally {
-      opened.answered();
-    }
-  }
-
-  async #closeAfter(work: Promise<unknown>, opened: OpenCall): Promise<void> {
-    try {
-      await work;
-    } catch {
-      // It is dealt with where the work's outcome is.
-    }
-    await opened.over;
-    this.#close(opened);
+    return new Promise((resolve) => {
+      const fail = (thrown: unknown) => {
+        if (settled) return;
+        settled = true;
+        const error = this.#explain(thrown, opened);
+        finish(error.code);
+        opened.answered();
+        resolve({ ok: false, error });
+      };
+      let settled = false;
+      opened.onAbort = fail;
+      answer().then(
+        (value) => {
+          if (!settled) {
+            settled = true;
+            finish();
+            opened.answered();
+            resolve({ ok: true, value });
+          }
+          opened.whenOver(() => this.#close(opened));
+        },
+        (thrown: unknown) => {
+          fail(thrown);
+          opened.whenOver(() => this.#close(opened));
+        },
+      );
+    });
   }
 
   #close(opened: OpenCall): void {
@@ -215,11 +219,11 @@ export class AsyncComputeServicer {
   }
 
   /** What the caller is told of an error. What it is not told is logged. */
-  #explain(error: unknown, { requestId, signal }: OpenCall): CommError {
+  #explain(error: unknown, { requestId, abortReason }: OpenCall): CommError {
     const known = knownError(error);
     if (known) return known;
     // Work that was told to stop may fail in ways of its own; what it means to the caller is why it was told to.
-    if (signal.aborted) return CommError.from(signal.reason);
+    if (abortReason) return abortReason;
     const { stack, message } = errorToPlain(error);
     // The id is the caller's, and must not be able to write lines of its own into the log.
     const id = requestId.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_LOGGED_ID_LENGTH);

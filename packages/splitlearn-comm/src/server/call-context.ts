@@ -19,27 +19,31 @@ export interface IncomingCall {
 /** A call from its arrival to when its work has ended and its answer has been sent. */
 export class OpenCall {
   readonly incoming: IncomingCall;
-  /** Rejects with the reason when the call is ended from the server's side. */
-  readonly aborted: Promise<never>;
-  /** Resolves when all of the answer has been sent, or nobody is there any more to take it. */
-  readonly over: Promise<void>;
-  /** Tells the call that all of its answer has been sent, or that nobody takes it. */
-  end!: () => void;
-  readonly #controller = new AbortController();
-  #reject!: (reason: CommError) => void;
+  /** Called when the call is ended from the server's side. */
+  onAbort: ((reason: CommError) => void) | undefined;
+  #onOver: (() => void) | undefined;
+  #isOver = false;
+  #controller: AbortController | undefined;
+  #reason: CommError | undefined;
   #requestId: string | undefined;
   #answered = false;
 
   constructor(incoming: IncomingCall) {
     this.incoming = incoming;
-    this.aborted = new Promise<never>((_, reject) => (this.#reject = reject));
-    // The caller may be gone before anybody waits for the answer.
-    this.aborted.catch(noop);
-    this.over = new Promise<void>((resolve) => (this.end = resolve));
   }
 
+  /** Made when it is first looked at, which for most calls is never: making one takes as long as much of the rest. */
   get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      if (this.#reason) this.#controller.abort(this.#reason);
+    }
     return this.#controller.signal;
+  }
+
+  /** Why the call is over before it was answered, if it is. */
+  get abortReason(): CommError | undefined {
+    return this.#reason;
   }
 
   /** The call's id: the server's own until the caller's is read from the request. */
@@ -54,22 +58,45 @@ export class OpenCall {
 
   /** What the compute function is told of the call. */
   context(): CallContext {
-    const { deadlineMs, metadata } = this.incoming;
-    const { signal, requestId } = this;
-    return deadlineMs === Number.POSITIVE_INFINITY
-      ? { signal, requestId, metadata }
-      : { signal, requestId, metadata, deadlineMs };
+    const { requestId, incoming } = this;
+    const { deadlineMs, metadata } = incoming;
+    const signal = () => this.signal;
+    return {
+      get signal() {
+        return signal();
+      },
+      requestId,
+      metadata,
+      ...(deadlineMs !== Number.POSITIVE_INFINITY && { deadlineMs }),
+    };
   }
 
   /** The caller has taken the call back, or its time is up, or it has gone. */
   cancel(expired: boolean): void {
-    if (!this.#answered) this.#controller.abort(expired ? deadlinePassed() : callerGone());
+    if (!this.#answered) this.#stop(expired ? deadlinePassed() : callerGone());
   }
 
   /** Ends the call from the server's side. */
   abort(reason: CommError): void {
-    this.#controller.abort(reason);
-    this.#reject(reason);
+    this.#stop(reason);
+    this.onAbort?.(reason);
+  }
+
+  #stop(reason: CommError): void {
+    this.#reason ??= reason;
+    this.#controller?.abort(reason);
+  }
+
+  /** All of the answer has been sent, or nobody is there any more to take it. */
+  end(): void {
+    this.#isOver = true;
+    this.#onOver?.();
+  }
+
+  /** Calls back when that is so. */
+  whenOver(callback: () => void): void {
+    if (this.#isOver) callback();
+    else this.#onOver = callback;
   }
 
   /** The answer is known: from here on nothing can be aborted. */
@@ -85,5 +112,3 @@ export function deadlinePassed(): CommError {
 function callerGone(): CommError {
   return new CommError('CANCELLED', 'the caller cancelled the call, or its connection was lost');
 }
-
-function noop(): void {}
