@@ -1,9 +1,9 @@
-/** Each item mapped, as it comes. */
+/** Each item mapped, as it comes, one after the other. */
 export async function* mapAsync<T, U>(
   items: AsyncIterable<T> | Iterable<T>,
-  map: (item: T) => U,
+  map: (item: T) => U | Promise<U>,
 ): AsyncGenerator<U, void> {
-  for await (const item of items) yield map(item);
+  for await (const item of items) yield await map(item);
 }
 
 /** One item, then the rest. */

@@ -1,6 +1,8 @@
 // For everyone: tensors, compute functions, server and client.
 export type { ComputeOptions, CallOptions } from './client/call-options.js';
-export { type CallTiming, GRPCComputeClient, type GRPCComputeClientOptions } from './client/grpc-compute-client.js';
+export type { Balancing } from './client/balancer.js';
+export type { GRPCComputeClientOptions } from './client/client-options.js';
+export { type CallTiming, GRPCComputeClient } from './client/grpc-compute-client.js';
 export type { HealthStatus } from './client/health.js';
 export {
   ExponentialBackoff,
@@ -10,6 +12,13 @@ export {
   NoRetry,
   type RetryStrategy,
 } from './client/retry.js';
+export {
+  CompressedTensorCodec,
+  type CompressedTensor,
+  type CompressedTensorCodecOptions,
+  supportedEncodings,
+  type TensorEncoding,
+} from './codec/compression.js';
 export type { WireServiceInfo } from './codec/service-info.js';
 export type { ServerTiming } from './codec/wire.js';
 export {
@@ -33,6 +42,7 @@ export { AsyncLambdaComputeFunction, type Lambda } from './functions/lambda.js';
 export { AsyncModelComputeFunction, type AsyncModelComputeFunctionOptions } from './functions/model.js';
 export { RemoteComputeFunction } from './functions/remote.js';
 export { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from './half.js';
+export type { ClientTlsOptions, Pem, ServerTlsOptions } from './grpc/tls.js';
 export type { Logger } from './logger.js';
 export type { Executed, Executor, Model, ModelCall } from './model.js';
 export {

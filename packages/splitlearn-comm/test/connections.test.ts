@@ -16,7 +16,7 @@ import { serverCredentials } from '../src/grpc/tls.js';
 import { ConnectionGuard, type ConnectionLimits } from '../src/server/connections.js';
 import { deferred } from './support/deferred.js';
 import { RecordingLogger } from './support/functions.js';
-import { FRAME, Http2Peer, PREFACE } from './support/http2-peer.js';
+import { FRAME, frame, Http2Peer, PREFACE } from './support/http2-peer.js';
 
 // The guard of a grpc-js server, over real sockets. Only its clock is the test's.
 
@@ -55,7 +55,12 @@ async function serve(options: Options = {}) {
   const { compute, session, credentials = ServerCredentials.createInsecure(), ...limits } = options;
   const logger = new RecordingLogger();
   const guard = new ConnectionGuard(
-    { handshakeTimeoutMs: TIMEOUT_MS, slowPeerTimeoutMs: TIMEOUT_MS, ...limits },
+    {
+      handshakeTimeoutMs: TIMEOUT_MS,
+      slowPeerTimeoutMs: TIMEOUT_MS,
+      silentPeerTimeoutMs: Number.POSITIVE_INFINITY,
+      ...limits,
+    },
     logger,
   );
   const server = new Server(guard.channelOptions);
@@ -96,7 +101,7 @@ function open(port: number): Socket {
 async function http2(port: number, secure = false): Promise<ClientHttp2Session> {
   const session = secure
     ? http2Connect(`https://localhost:${port}`, { ca: tlsFile('ca.pem') })
-    : http2Connect(`http://127.0.0.1:${port}`);
+    : http2Connect(`http://127.0.0.1:${port}`, { maxSendHeaderBlockLength: 2 ** 20 });
   session.on('error', () => {});
   closing.push(() => session.destroy());
   await once(session, 'remoteSettings');
@@ -183,7 +188,13 @@ describe('maxConnections', () => {
     await vi.waitUntil(() => guard.getStatistics().connections === 1, { interval: 1 });
     await http2(otherPort);
     await once(open(port), 'close');
-    expect(guard.getStatistics()).toEqual({ connections: 2, refused: 3, handshakeTimeouts: 0, slowPeers: 0 });
+    expect(guard.getStatistics()).toEqual({
+      connections: 2,
+      refused: 3,
+      handshakeTimeouts: 0,
+      slowPeers: 0,
+      silentPeers: 0,
+    });
   });
 
   it('holds for a listener that has no connection yet', async () => {
@@ -249,7 +260,13 @@ describe('handshakeTimeoutMs', () => {
     const session = await http2(port, secure);
     sweep(20);
     await settled(session);
-    expect(guard.getStatistics()).toEqual({ connections: 1, refused: 0, handshakeTimeouts: 0, slowPeers: 0 });
+    expect(guard.getStatistics()).toEqual({
+      connections: 1,
+      refused: 0,
+      handshakeTimeouts: 0,
+      slowPeers: 0,
+      silentPeers: 0,
+    });
   });
 
   it('of Infinity is none', async () => {
@@ -301,7 +318,7 @@ describe('maxMetadataBytes', () => {
     const { guard, port } = await serve({ maxMetadataBytes: 1_024 });
     const session = await http2(port);
     const fits = call(session, 'Compute', { 'x-a': 'a'.repeat(3_000) });
-    fits.stream.end(message(1));
+    fits.stream.resume().end(message(1));
     const huge = call(session, 'Compute', { 'x-a': 'a'.repeat(5_000) });
     const gigantic = call(session, 'Compute', { 'x-a': 'a'.repeat(100_000) });
     expect(await fits.outcome).toMatchObject({ status: '0' });
@@ -343,7 +360,13 @@ describe('slowPeerTimeoutMs', () => {
     const next = call(session, 'Compute');
     next.stream.resume().end(message(1));
     expect(await next.outcome).toMatchObject({ status: '0' });
-    expect(guard.getStatistics()).toEqual({ connections: 1, refused: 0, handshakeTimeouts: 0, slowPeers: 1 });
+    expect(guard.getStatistics()).toEqual({
+      connections: 1,
+      refused: 0,
+      handshakeTimeouts: 0,
+      slowPeers: 1,
+      silentPeers: 0,
+    });
   });
 
   it('resets a session that is stuck in a message after it has been answered before', async () => {
@@ -433,6 +456,7 @@ describe('slowPeerTimeoutMs', () => {
     for (let times = 0; times < 30; times++) stream.write(message(70_000));
     await vi.waitUntil(() => calls.length > 0, { interval: 1 });
     calls[0]?.once('data', () => calls[0]?.pause());
+    await vi.waitUntil(() => calls[0]?.readableLength === calls[0]?.readableHighWaterMark, { interval: 1 });
     await settled(session);
     sweep(100);
     await settled(session);
@@ -548,26 +572,29 @@ describe('slowPeerTimeoutMs', () => {
   });
 
   it('cuts a connection off that takes not even the end of the call', async () => {
+    let sent = 0;
+    const bytes = message(MIB);
     const { guard, port } = await serve({
       session: (one) => {
-        sendForEver(one, message(MIB));
+        const next = (error?: Error | null) => {
+          if (!error) one.write(bytes, next);
+          sent++;
+        };
+        next();
       },
     });
     const peer = await Http2Peer.to(port);
     closing.push(() => peer.socket.destroy());
     peer.begin().call(`${SERVICE}/ComputeStream`);
-    const { socket } = peer;
-    let before = -1;
-    // What the peer's machine takes for it is not read by anybody.
-    await vi.waitUntil(
-      () => {
-        const now = socket.bytesRead;
-        const same = now === before;
-        before = now;
-        return same;
-      },
-      { interval: 20 },
-    );
+    peer.socket.pause();
+    // The peer's machine takes some for it, and then no more.
+    let before = 0;
+    const isFull = () => {
+      const full = sent > 0 && sent === before;
+      before = sent;
+      return full;
+    };
+    await vi.waitUntil(isFull, { interval: 20 });
     sweep(6);
     expect(guard.getStatistics()).toMatchObject({ connections: 1, slowPeers: 1 });
     sweep();
@@ -575,31 +602,62 @@ describe('slowPeerTimeoutMs', () => {
   });
 });
 
-describe('a flood', () => {
-  it('of calls that are reset at once ends the connection', async () => {
-    const { guard, port } = await serve();
-    const peer = await Http2Peer.to(port);
-    peer.socket.resume();
-    peer.begin();
-    const CANCEL = Buffer.of(0, 0, 0, 8);
-    for (let times = 0; times < 1_500; times++) peer.frame(FRAME.reset, 0, peer.call(`${SERVICE}/Compute`), CANCEL);
-    await peer.closed;
-    await vi.waitUntil(() => guard.getStatistics().connections === 0, { interval: 1 });
+describe('silentPeerTimeoutMs', () => {
+  const limits = { silentPeerTimeoutMs: TIMEOUT_MS };
+
+  it.each([false, true])('leaves a peer alone that answers, however long it is idle (over TLS: %s)', async (secure) => {
+    const { guard, port } = await serve({ ...limits, ...(secure && { credentials: tls }) });
+    await http2(port, secure);
+    for (let turn = 0; turn < 40; turn++) {
+      sweep();
+      // The server's ping goes out with this, and the answer has come before the next is due.
+      for (let times = 0; times < 5; times++) await new Promise(setImmediate);
+    }
+    expect(guard.getStatistics()).toMatchObject({ connections: 1, silentPeers: 0 });
   });
 
+  it('closes the connection of a peer that does not answer, and not before its time', async () => {
+    const { guard, port } = await serve(limits);
+    const peer = await Http2Peer.to(port);
+    peer.begin().frame(FRAME.ping, 0, 0, Buffer.alloc(8));
+    await peer.receives(FRAME.ping);
+    sweep();
+    sweep(8);
+    expect(guard.getStatistics()).toMatchObject({ connections: 1, silentPeers: 0 });
+    await peer.receives(FRAME.ping);
+    sweep();
+    await peer.closed;
+    expect(guard.getStatistics()).toMatchObject({ silentPeers: 1 });
+  });
+
+  it('closes connections that node has given up and forgotten: after too many resets, and after a broken frame', async () => {
+    const { guard, port } = await serve(limits);
+    const resetting = await Http2Peer.to(port);
+    resetting.begin();
+    const CANCEL = Buffer.of(0, 0, 0, 8);
+    for (let times = 0; times < 1_500; times++) {
+      resetting.frame(FRAME.reset, 0, resetting.call(`${SERVICE}/Compute`), CANCEL);
+    }
+    await resetting.receives(FRAME.goaway);
+    const broken = await Http2Peer.to(port);
+    broken.begin().frame(FRAME.ping, 0, 0, Buffer.alloc(20_000));
+    await broken.receives(FRAME.goaway);
+    expect(guard.getStatistics().connections).toBe(2);
+    sweep(10);
+    await Promise.all([resetting.closed, broken.closed]);
+    await vi.waitUntil(() => guard.getStatistics().connections === 0, { interval: 1 });
+    expect(guard.getStatistics()).toMatchObject({ silentPeers: 2, slowPeers: 0 });
+  });
+});
+
+describe('a flood', () => {
   it.each([
     ['pings', FRAME.ping, Buffer.alloc(8)],
     ['settings', FRAME.settings, Buffer.alloc(0)],
-  ])('of %s whose answers nobody reads ends the connection', async (_, type, payload) => {
+  ])('of %s ends the connection', async (_, type, payload) => {
     const { guard, port } = await serve();
     const peer = await Http2Peer.to(port);
-    peer.begin();
-    const write = () => {
-      while (!peer.socket.destroyed && peer.socket.writableLength < MIB)
-        for (let i = 0; i < 1000; i++) peer.frame(type, 0, 0, payload);
-    };
-    peer.socket.on('drain', write);
-    write();
+    peer.begin().socket.write(Buffer.concat(new Array<Buffer>(10_000).fill(frame(type, 0, 0, payload))));
     await peer.closed;
     await vi.waitUntil(() => guard.getStatistics().connections === 0, { interval: 1 });
   });

@@ -11,6 +11,11 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
   /** Shows up in the server's context and logs. Default: a random UUID. */
   readonly requestId?: string;
+  /**
+   * Whether the call may run twice. Default false: where the client retries, a call whose connection was lost is not made
+   * again, because the server may have begun it.
+   */
+  readonly idempotent?: boolean;
   /** HTTP/2 headers to send along: names in lower case, values in printable ASCII. */
   readonly metadata?: Readonly<Record<string, string>>;
 }

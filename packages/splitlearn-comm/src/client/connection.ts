@@ -1,24 +1,20 @@
-import { type ChannelCredentials, type ChannelOptions, Client } from '@grpc/grpc-js';
+import { ChannelCredentials, Client } from '@grpc/grpc-js';
 import { mapAsync } from '../async-iterables.js';
 import { MAX_TIMER_MS } from '../check-options.js';
+import { BandwidthEstimate } from '../codec/encodings/bandwidth-estimate.js';
+import { decodeServiceInfo, type WireServiceInfo } from '../codec/service-info.js';
 import { type EncodedMessage, toBytes } from '../codec/wire.js';
 import { CommError } from '../errors.js';
 import { ClientExchange } from '../exchange/client-exchange.js';
-import type { KeepAlive } from '../exchange/watchdog.js';
 import { messageLimits, RECONNECT_OPTIONS, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
+import { clientCredentials } from '../grpc/tls.js';
+import { AUTHORIZATION, bearer } from '../grpc/token.js';
 import { abortError, onAbort } from '../signals.js';
+import type { Tensors } from '../tensor.js';
 import { streamCall, unaryCall, type WireCallOptions } from './channel-calls.js';
-
-export interface ConnectionOptions {
-  readonly credentials: ChannelCredentials;
-  readonly channelOptions?: ChannelOptions | undefined;
-  readonly maxMessageLength: number;
-  /** Whether calls share one stream where the server can do that; else each is a gRPC call. */
-  readonly exchange: boolean;
-  readonly keepAlive: KeepAlive;
-  readonly connectTimeoutMs: number;
-}
+import type { ClientSettings } from './client-options.js';
+import { type EncodedTensors, TensorEncoder } from './tensor-encoder.js';
 
 /**
  * Makes the message for where in its buffer it will begin.
@@ -30,18 +26,57 @@ export type Encode = (base: 0 | 5, maxBytes: number) => EncodedMessage;
 /** The connection to one address: calls travel on an Exchange, or one by one where the server has none. */
 export class Connection {
   readonly address: string;
-  readonly #options: ConnectionOptions;
-  #client: Client;
+  /** How fast the link has shown itself to be. */
+  readonly link = new BandwidthEstimate();
+  readonly #settings: ClientSettings;
+  readonly #metadata: Readonly<Record<string, string>>;
+  readonly #client: Client;
   #exchange: ClientExchange | undefined;
   #opening: Promise<ClientExchange | undefined> | undefined;
   #hasExchange = true;
   #closed = false;
+  #tensorEncoder: Promise<TensorEncoder> | undefined;
   inFlight = 0;
 
-  constructor(address: string, options: ConnectionOptions) {
+  /** @param serverName - The name that the address was looked up for, which a certificate is for. */
+  constructor(address: string, settings: ClientSettings, serverName?: string) {
     this.address = address;
-    this.#options = options;
-    this.#client = this.#newClient();
+    this.#settings = settings;
+    this.#metadata = settings.token === undefined ? {} : { [AUTHORIZATION]: bearer(settings.token) };
+    const tls = settings.tls && { ...(serverName !== undefined && { serverName }), ...settings.tls };
+    const { credentials, channelOptions } = tls ? clientCredentials(tls) : INSECURE;
+    this.#client = new Client(address, credentials, {
+      ...messageLimits(settings.maxMessageLength),
+      ...RECONNECT_OPTIONS,
+      // Large in one direction only, where no bulk right keeps two peers from waiting for each other.
+      ...(settings.exchange && { 'grpc-node.flow_control_window': STREAM_WINDOW_BYTES }),
+      ...channelOptions,
+    });
+  }
+
+  /** Whether tensors may travel in another form than their own. */
+  get encodesTensors(): boolean {
+    return this.#settings.encoding !== 'raw';
+  }
+
+  /** Encodes tensors as the client was told to, and the server says it can read. */
+  async encodeTensors(tensors: Tensors, options: WireCallOptions): Promise<EncodedTensors | undefined> {
+    if (!this.encodesTensors) return undefined;
+    this.#tensorEncoder ??= this.serviceInfo(options).then(
+      ({ encodings }) => new TensorEncoder(this.#settings.encoding, encodings, this.link),
+    );
+    try {
+      return await (await this.#tensorEncoder).encode(tensors);
+    } catch (error) {
+      this.#tensorEncoder = undefined;
+      throw error;
+    }
+  }
+
+  async serviceInfo(options: WireCallOptions): Promise<WireServiceInfo> {
+    const { GetServiceInfo } = COMPUTE_SERVICE;
+    const info = await unaryCall(this.#client, this.address, GetServiceInfo, new Uint8Array(), this.#own(options));
+    return decodeServiceInfo(info);
   }
 
   /** For calls beside the compute service's: health, service info. */
@@ -59,7 +94,7 @@ export class Connection {
         reject(new CommError('UNAVAILABLE', message, { cause }));
       });
     });
-    if (this.#options.exchange) await this.#withExchange(options);
+    if (this.#settings.exchange) await this.#withExchange(options);
   }
 
   /** Calls that are under way finish first. */
@@ -81,7 +116,7 @@ export class Connection {
         this.#client,
         this.address,
         Compute,
-        toBytes(encode(5, this.#options.maxMessageLength)),
+        toBytes(encode(5, this.#settings.maxMessageLength)),
         options,
       );
     } finally {
@@ -97,8 +132,8 @@ export class Connection {
         const messages = mapAsync(requests, (encode) => encode(0, exchange.maxRequestBytes));
         yield* exchange.session(messages, options);
       } else {
-        const messages = mapAsync(requests, (encode) => toBytes(encode(5, this.#options.maxMessageLength)));
-        yield* streamCall(this.#client, this.address, COMPUTE_SERVICE.ComputeStream, messages, options);
+        const messages = mapAsync(requests, (encode) => toBytes(encode(5, this.#settings.maxMessageLength)));
+        yield* streamCall(this.#client, this.address, COMPUTE_SERVICE.ComputeStream, messages, this.#own(options));
       }
     } finally {
       this.inFlight--;
@@ -108,7 +143,7 @@ export class Connection {
   /** The Exchange, opened if need be; undefined where the server has none, or it is not wanted. */
   async #withExchange({ deadlineMs, signal }: WireCallOptions): Promise<ClientExchange | undefined> {
     if (signal?.aborted) throw abortError(signal);
-    if (!this.#options.exchange || !this.#hasExchange) return undefined;
+    if (!this.#settings.exchange || !this.#hasExchange) return undefined;
     if (this.#exchange?.usable) return this.#exchange;
     this.#opening ??= this.#open().finally(() => (this.#opening = undefined));
     // The connection may take longer than this call has time, and others may wait for it as well.
@@ -131,13 +166,22 @@ export class Connection {
     }
   }
 
+  /** A call of its own carries what an Exchange says once for all calls on it. */
+  #own(options: WireCallOptions): WireCallOptions {
+    return { ...options, metadata: { ...this.#metadata, ...options.metadata } };
+  }
+
   async #open(): Promise<ClientExchange | undefined> {
-    const { maxMessageLength, keepAlive, connectTimeoutMs } = this.#options;
+    const { maxMessageLength, keepAlive, connectTimeoutMs } = this.#settings;
     try {
-      const timeout = { address: this.address, maxMessageLength, keepAlive, timeoutMs: connectTimeoutMs };
-      const exchange = await ClientExchange.open(this.#client, timeout);
+      const exchange = await ClientExchange.open(this.#client, {
+        ...{ address: this.address, metadata: this.#metadata, maxMessageLength, keepAlive },
+        timeoutMs: connectTimeoutMs,
+      });
       if (this.#closed) exchange.close();
       this.#exchange = exchange;
+      // Another server may be there now, which reads other encodings.
+      this.#tensorEncoder = undefined;
       return exchange;
     } catch (error) {
       if (!(error instanceof CommError) || error.code !== 'UNIMPLEMENTED') throw error;
@@ -145,15 +189,6 @@ export class Connection {
       return undefined;
     }
   }
-
-  #newClient(): Client {
-    const { credentials, channelOptions, maxMessageLength, exchange } = this.#options;
-    return new Client(this.address, credentials, {
-      ...messageLimits(maxMessageLength),
-      ...RECONNECT_OPTIONS,
-      // Large in one direction only, where no bulk right keeps two peers from waiting for each other.
-      ...(exchange && { 'grpc-node.flow_control_window': STREAM_WINDOW_BYTES }),
-      ...channelOptions,
-    });
-  }
 }
+
+const INSECURE = { credentials: ChannelCredentials.createInsecure(), channelOptions: {} };

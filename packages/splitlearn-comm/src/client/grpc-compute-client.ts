@@ -1,38 +1,22 @@
 import { randomUUID } from 'node:crypto';
-import { credentials } from '@grpc/grpc-js';
 import { mapAsync } from '../async-iterables.js';
 import { assertMs } from '../check-options.js';
-import { decodeServiceInfo, type WireServiceInfo } from '../codec/service-info.js';
-import { decodeResponse, encodeRequest, type ServerTiming } from '../codec/wire.js';
+import { decodeUpTo } from '../codec/message-encodings.js';
+import type { WireServiceInfo } from '../codec/service-info.js';
+import { type DecodedResponse, decodeResponse, encodeRequest, type ServerTiming } from '../codec/wire.js';
 import type { ComputeRequest, ComputeResponse } from '../compute-function.js';
 import { CommError } from '../errors.js';
-import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
-import { COMPUTE_SERVICE } from '../grpc/service.js';
+import { assertMessageLength } from '../grpc/channel.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import type { Tensor, Tensors } from '../tensor.js';
+import { Balancer } from './balancer.js';
 import { type CallOptions, type ComputeOptions, requestOptions } from './call-options.js';
-import { unaryCall, type WireCallOptions } from './channel-calls.js';
+import type { WireCallOptions } from './channel-calls.js';
+import { type ClientSettings, clientSettings, type GRPCComputeClientOptions } from './client-options.js';
 import { Connection, type Encode } from './connection.js';
 import { checkHealth, type HealthStatus } from './health.js';
-import { NoRetry, type RetryStrategy, withRetry } from './retry.js';
-
-export interface GRPCComputeClientOptions {
-  /** Milliseconds that a unary call may take, retries included. Default 60000; `Infinity` for no limit. */
-  readonly timeoutMs?: number;
-  /** The largest request or response, in bytes. Default 64 MiB. */
-  readonly maxMessageLength?: number;
-  /**
-   * Whether calls share one stream where the server can do that. Default true; false makes each call a gRPC call of its
-   * own, as other clients do, at a fraction of the speed.
-   */
-  readonly exchange?: boolean;
-  /** Milliseconds to reach the server before a call fails as `UNAVAILABLE`. Default 20000. */
-  readonly connectTimeoutMs?: number;
-  /** Milliseconds without a sign of the server, while calls wait, until it is asked for one. Default 30000; `Infinity`: never. */
-  readonly keepAliveMs?: number;
-  /** When a failed unary call is made again. Default `NoRetry`. Streams are never retried. */
-  readonly retry?: RetryStrategy;
-}
+import { RetryBudget, withRetry } from './retry.js';
+import type { EncodedTensors } from './tensor-encoder.js';
 
 /** Where a call's time went, in milliseconds. */
 export interface CallTiming extends ServerTiming {
@@ -55,28 +39,34 @@ export interface CallTiming extends ServerTiming {
 export class GRPCComputeClient {
   /** The address, as it was given. */
   readonly address: string;
-  readonly #connection: Connection;
-  readonly #timeoutMs: number;
-  readonly #retry: RetryStrategy;
+  readonly #settings: ClientSettings;
+  readonly #balancer: Balancer;
+  readonly #budget = new RetryBudget();
   readonly #calls = new CallRecorder();
   #closed = false;
 
-  /** @param address - `host:port`, or `unix:/absolute/path` for a unix socket. */
-  constructor(address: string, options: GRPCComputeClientOptions = {}) {
-    const { timeoutMs = 60_000, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES, retry = new NoRetry() } = options;
-    if (typeof address !== 'string' || !/^(unix:.+|.+:\d+)$/.test(address)) {
-      throw new CommError('INVALID_ARGUMENT', `'${address}' is no address: give host:port, or unix:/path of a socket`);
+  /**
+   * @param address - `host:port`; `unix:/absolute/path` for a unix socket; `dns:///host:port` for all the addresses that a
+   * name stands for; or several of these, for servers that do the same.
+   * @throws CommError `INVALID_ARGUMENT` for what is no address, and for an option that cannot be.
+   */
+  constructor(address: string | readonly string[], options: GRPCComputeClientOptions = {}) {
+    const addresses = typeof address === 'string' ? [address] : address;
+    if (!Array.isArray(addresses) || addresses.length === 0 || !addresses.every(isAddress)) {
+      throw new CommError(
+        'INVALID_ARGUMENT',
+        `'${String(address)}' is no address: give host:port, dns:///host:port, or unix:/path of a socket`,
+      );
     }
-    assertMs('timeoutMs', timeoutMs);
-    this.address = address;
-    this.#timeoutMs = timeoutMs;
-    this.#retry = retry;
-    this.#connection = new Connection(address, {
-      credentials: credentials.createInsecure(),
-      maxMessageLength,
-      exchange: options.exchange ?? true,
-      keepAlive: { idleMs: options.keepAliveMs ?? 30_000, timeoutMs: 20_000 },
-      connectTimeoutMs: options.connectTimeoutMs ?? 20_000,
+    this.address = addresses.join(',');
+    this.#settings = clientSettings(options);
+    this.#balancer = new Balancer([...new Set(addresses)], {
+      balancing: this.#settings.balancing,
+      connect: (one, serverName) => new Connection(one, this.#settings, serverName),
+      probe: async (connection) => {
+        const deadlineMs = Date.now() + PROBE_TIMEOUT_MS;
+        return (await checkHealth(connection.channel, connection.address, '', { deadlineMs })) === 'SERVING';
+      },
     });
   }
 
@@ -89,13 +79,14 @@ export class GRPCComputeClient {
   async connect({ timeoutMs = 5_000 }: { timeoutMs?: number } = {}): Promise<void> {
     this.#assertOpen();
     assertMs('timeoutMs', timeoutMs);
-    await this.#connection.connect(timeoutMs);
+    const connection = await this.#balancer.pick();
+    await connection.connect(timeoutMs);
   }
 
   /** Closes the connection; calls that are under way finish first. */
   async close(): Promise<void> {
     this.#closed = true;
-    this.#connection.close();
+    this.#balancer.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -140,11 +131,18 @@ export class GRPCComputeClient {
     const finish = this.#calls.begin();
     const requestId = options.requestId ?? randomUUID();
     const defaults = requestOptions(options);
-    const encode = (request: ComputeRequest) => this.#encoder({ ...defaults, ...request }, requestId);
     let failure: CommError | undefined = new CommError('CANCELLED', 'the reader left the stream');
     try {
-      const messages = this.#connection.session(mapAsync(requests, encode), wire);
-      for await (const message of messages) yield decodeResponse(this.#calls.received(message)).response;
+      const connection = await this.#balancer.pick();
+      const encode = async (request: ComputeRequest): Promise<Encode> => {
+        const tensors = await connection.encodeTensors(request.inputs, wire);
+        return this.#encoder({ ...defaults, ...request }, requestId, tensors);
+      };
+      for await (const message of connection.session(mapAsync(requests, encode), wire)) {
+        const decoded = this.#decode(message);
+        if (decoded.ready) await decoded.ready;
+        yield decoded.response;
+      }
       failure = undefined;
     } catch (error) {
       failure = CommError.from(error);
@@ -162,16 +160,15 @@ export class GRPCComputeClient {
    */
   async healthCheck(service = '', options: CallOptions = {}): Promise<HealthStatus> {
     this.#assertOpen();
-    return checkHealth(this.#connection.channel, this.address, service, this.#wireOptions(options));
+    const { channel, address } = await this.#balancer.pick();
+    return checkHealth(channel, address, service, this.#wireOptions(options));
   }
 
   /** What the server serves. */
   async getServiceInfo(options: CallOptions = {}): Promise<WireServiceInfo> {
     this.#assertOpen();
-    const wire = this.#wireOptions(options);
-    return decodeServiceInfo(
-      await unaryCall(this.#connection.channel, this.address, COMPUTE_SERVICE.GetServiceInfo, new Uint8Array(), wire),
-    );
+    const connection = await this.#balancer.pick();
+    return connection.serviceInfo(this.#wireOptions(options));
   }
 
   getStatistics(): CallStatistics {
@@ -183,14 +180,8 @@ export class GRPCComputeClient {
     try {
       const requestId = options.requestId ?? randomUUID();
       const wire = this.#wireOptions(options);
-      const result = await withRetry(this.#retry, wire, async () => {
-        this.#assertOpen();
-        const startedMs = performance.now();
-        const answer = await this.#connection.unary(this.#encoder(request, requestId), wire);
-        const { response, timing } = decodeResponse(this.#calls.received(answer));
-        const totalMs = performance.now() - startedMs;
-        return { response, timing: { ...timing, totalMs, networkMs: Math.max(0, totalMs - timing.serverMs) } };
-      });
+      const timing = { ...wire, idempotent: options.idempotent, budget: this.#budget };
+      const result = await withRetry(this.#settings.retry, timing, () => this.#attempt(request, requestId, wire));
       finish();
       return result;
     } catch (error) {
@@ -199,15 +190,42 @@ export class GRPCComputeClient {
     }
   }
 
-  #encoder(request: ComputeRequest, requestId: string): Encode {
+  /** A call, made once, on the connection whose turn it is. */
+  async #attempt(request: ComputeRequest, requestId: string, wire: WireCallOptions) {
+    this.#assertOpen();
+    const startedMs = performance.now();
+    const picked = this.#balancer.pick();
+    const connection = picked instanceof Connection ? picked : await picked;
+    try {
+      const tensors = connection.encodesTensors ? await connection.encodeTensors(request.inputs, wire) : undefined;
+      const answer = await connection.unary(this.#encoder(request, requestId, tensors), wire);
+      const decoded = this.#decode(answer);
+      if (decoded.ready) await decoded.ready;
+      const { response, timing } = decoded;
+      const totalMs = performance.now() - startedMs;
+      const networkMs = Math.max(0, totalMs - timing.serverMs);
+      connection.link.observe(answer.byteLength, networkMs);
+      this.#balancer.report(connection);
+      return { response, timing: { ...timing, totalMs, networkMs } };
+    } catch (error) {
+      this.#balancer.report(connection, CommError.from(error));
+      throw error;
+    }
+  }
+
+  #encoder(request: ComputeRequest, requestId: string, tensors: EncodedTensors | undefined): Encode {
     return (base, maxBytes) => {
-      const message = encodeRequest(request, requestId, { base });
+      const message = encodeRequest(request, requestId, { base, ...tensors });
       assertMessageLength('request', message, maxBytes);
       return this.#calls.sent(message);
     };
   }
 
-  #wireOptions(options: CallOptions, defaultTimeoutMs = this.#timeoutMs): WireCallOptions {
+  #decode(answer: Uint8Array): DecodedResponse {
+    return decodeResponse(this.#calls.received(answer), { decode: decodeUpTo(this.#settings.maxMessageLength) });
+  }
+
+  #wireOptions(options: CallOptions, defaultTimeoutMs = this.#settings.timeoutMs): WireCallOptions {
     const { timeoutMs = defaultTimeoutMs, signal, metadata } = options;
     assertMs('timeoutMs', timeoutMs);
     return { deadlineMs: Date.now() + timeoutMs, signal, metadata };
@@ -216,6 +234,13 @@ export class GRPCComputeClient {
   #assertOpen(): void {
     if (this.#closed) throw new CommError('FAILED_PRECONDITION', `the client of ${this.address} has been closed`);
   }
+}
+
+/** How long a server that was left out may take to say that it serves. */
+const PROBE_TIMEOUT_MS = 2_000;
+
+function isAddress(address: unknown): boolean {
+  return typeof address === 'string' && /^(unix:.+|(dns:\/\/\/)?[^/]+:\d+)$/.test(address);
 }
 
 function isTensor(value: Tensor | Tensors): value is Tensor {

@@ -76,10 +76,37 @@ export class ExponentialBackoff implements RetryStrategy {
   }
 }
 
+/** What a failure costs and a success earns (https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs). */
+const FULL_BUDGET = 100;
+const SUCCESS_EARNS = 0.1;
+
+/** Keeps a client from answering an outage with a storm of retries: while half of its budget is spent, none are made. */
+export class RetryBudget {
+  #left = FULL_BUDGET;
+
+  get allows(): boolean {
+    return this.#left > FULL_BUDGET / 2;
+  }
+
+  failed(): void {
+    this.#left = Math.max(0, this.#left - 1);
+  }
+
+  succeeded(): void {
+    this.#left = Math.min(FULL_BUDGET, this.#left + SUCCESS_EARNS);
+  }
+}
+
+/** A connection that was lost or fell silent leaves open whether the server has begun the call. */
+const MAY_HAVE_BEGUN = new Set(['CONNECTION_LOST', 'STALLED']);
+
 export interface RetryTiming {
   /** When the call's time is up, in milliseconds since the epoch; `Infinity` for never. */
   readonly deadlineMs: number;
   readonly signal?: AbortSignal | undefined;
+  /** Whether the call may run twice. Otherwise it is made again only where the server cannot have begun it, or says so. */
+  readonly idempotent?: boolean | undefined;
+  readonly budget?: RetryBudget;
   readonly wait?: (delayMs: number, signal?: AbortSignal) => Promise<void>;
   readonly now?: () => number;
 }
@@ -93,12 +120,17 @@ export async function withRetry<T>(
   timing: RetryTiming,
   attemptCall: () => Promise<T>,
 ): Promise<T> {
-  const { deadlineMs, signal, wait = abortableSleep, now = Date.now } = timing;
+  const { deadlineMs, signal, idempotent = false, budget, wait = abortableSleep, now = Date.now } = timing;
   for (let attempt = 1; ; attempt++) {
     try {
-      return await attemptCall();
+      const result = await attemptCall();
+      budget?.succeeded();
+      return result;
     } catch (error) {
       if (!(error instanceof CommError) || !error.retryable) throw error;
+      budget?.failed();
+      if (budget?.allows === false) throw error;
+      if (!idempotent && MAY_HAVE_BEGUN.has(error.reason ?? '')) throw error;
       const strategyDelayMs = strategy.nextDelayMs(attempt, error);
       if (strategyDelayMs === undefined) throw error;
       const delayMs = Math.max(strategyDelayMs, error.retryAfterMs ?? 0);

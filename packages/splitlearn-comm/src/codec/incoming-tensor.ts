@@ -6,13 +6,17 @@ import { dtypeFromWire } from './wire-enums.js';
 import { DATA_TAG, DTYPE_TAG, ENCODING_TAG, NAME_TAG, PACKED_SHAPE_TAG, SHAPE_TAG } from './wire-tags.js';
 
 /**
- * Decodes the elements of a tensor that is not raw.
+ * Decodes the elements of a tensor that is not raw, at once or in another thread.
  *
  * @param encoding - A number of the enum `Encoding` in compute.proto, or one that is not there yet.
  * @param encoded - `data` is a view on the message, not to be kept or written to.
  * @returns The raw bytes, on memory that nobody else holds.
  */
-export type DecodeTensor = (encoding: number, encoded: EncodedTensor, name: string) => Uint8Array;
+export type DecodeTensor = (
+  encoding: number,
+  encoded: EncodedTensor,
+  name: string,
+) => Uint8Array | Promise<Uint8Array>;
 
 const codec = new TensorCodec();
 
@@ -20,6 +24,7 @@ const codec = new TensorCodec();
  * Reads a tensor and adds it to those that have been read. It is checked as soon as it is there: what comes after a
  * wrong one is not kept first.
  *
+ * @returns a promise where the tensor is there only later: its name is taken until then.
  * @param owned - Whether the memory of the message may go where its tensors go. Else they get memory of their own.
  * @throws CommError `INVALID_ARGUMENT` for whatever is wrong with the tensor, and MalformedMessageError for bytes that are
  * none.
@@ -29,7 +34,7 @@ export function readTensor(
   reader: ProtobufReader,
   owned: boolean,
   decode: DecodeTensor | undefined,
-): void {
+): Promise<void> | undefined {
   const outerEnd = reader.end;
   const end = reader.endOfBytes();
   reader.end = end;
@@ -82,7 +87,12 @@ export function readTensor(
   const view = new Uint8Array(bytes.buffer, bytes.byteOffset + dataStart, dataEnd - dataStart);
   const data =
     encoding !== 0 && decode ? decode(encoding, { dtype, shape, data: view }, name) : own(view, owned, dtype);
-  addTensor(tensors, name, codec.decode({ dtype, shape, data }, name));
+  if (data instanceof Uint8Array) {
+    addTensor(tensors, name, codec.decode({ dtype, shape, data }, name));
+    return undefined;
+  }
+  const later = addTensor(tensors, name, codec.decode({ dtype: 'uint8', shape: [0], data: new Uint8Array() }, name));
+  return data.then((bytes) => later(codec.decode({ dtype, shape, data: bytes }, name)));
 }
 
 /** What is beyond the highest rank is counted, but not kept: a message of megabytes may be all shape. */
@@ -97,13 +107,13 @@ function own(view: Uint8Array, owned: boolean, dtype: DType): Uint8Array {
 }
 
 /** Adds as `Object.fromEntries` does: a property of its own, also where the object has inherited one of that name. */
-function addTensor(tensors: Record<string, Tensor>, name: string, value: Tensor): void {
-  if (!(name in tensors)) {
-    tensors[name] = value;
-    return;
-  }
+function addTensor(tensors: Record<string, Tensor>, name: string, value: Tensor): (value: Tensor) => void {
   if (Object.hasOwn(tensors, name)) throw invalid(`there are two tensors named '${name}'`);
-  Object.defineProperty(tensors, name, { value, writable: true, enumerable: true, configurable: true });
+  const set = (own: Tensor) =>
+    Object.defineProperty(tensors, name, { value: own, writable: true, enumerable: true, configurable: true });
+  if (name in tensors) set(value);
+  else tensors[name] = value;
+  return set;
 }
 
 function invalid(message: string): CommError {

@@ -219,6 +219,6 @@ describe('outputs', () => {
   it('belong to the caller alone, who may move them on to another thread', () => {
     const response = { outputs: { y: tensor([1, 2]), text: tensor(['a']) } };
     const { outputs } = decodeResponse(toBytes(encodeResponse(response, '', 0))).response;
-    expect(packTensors(outputs).transfer).toEqual([(outputs.y as Tensor<'float32'>).data.buffer]);
+    expect(packTensors(outputs).transfer[0]).toBe((outputs.y as Tensor<'float32'>).data.buffer);
   });
 });

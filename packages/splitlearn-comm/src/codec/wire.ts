@@ -1,7 +1,7 @@
 import { google } from '#proto';
 import type { ComputeRequest, ComputeResponse, ComputeTiming } from '../compute-function.js';
 import { CommError } from '../errors.js';
-import type { Tensor } from '../tensor.js';
+import type { Tensor, Tensors } from '../tensor.js';
 import { markMovable } from '../transfer.js';
 import { type EncodedMessage, TensorMessage } from './encoded-message.js';
 import { type DecodeTensor, readTensor } from './incoming-tensor.js';
@@ -43,8 +43,25 @@ export interface EncodeOptions {
 }
 
 export interface DecodeOptions {
-  /** Called for every tensor that is not raw. Default: these are refused. */
+  /** Called for every tensor that is not raw; `ready` says when those that it promises are there. Default: refused. */
   readonly decode?: DecodeTensor;
+}
+
+export interface DecodedRequest {
+  readonly request: ComputeRequest;
+  /** Absent where the caller gave none. */
+  readonly requestId?: string;
+  /** How the outputs may be encoded, a number of the enum `Encoding`. */
+  readonly outputEncoding: number;
+  /** Where it is there, the request's tensors are not until it resolves. */
+  readonly ready?: Promise<void>;
+}
+
+export interface DecodedResponse {
+  readonly response: ComputeResponse;
+  readonly timing: ServerTiming;
+  /** Where it is there, the response's tensors are not until it resolves. */
+  readonly ready?: Promise<void>;
 }
 
 /** Timing as it comes back from a server. */
@@ -77,10 +94,7 @@ export function encodeRequest(request: ComputeRequest, requestId: string, option
  *
  * @throws CommError `INVALID_ARGUMENT` for whatever is not a valid request, and what `decode` throws.
  */
-export function decodeRequest(
-  bytes: Uint8Array,
-  options: DecodeOptions = {},
-): { request: ComputeRequest; requestId?: string; outputEncoding: number } {
+export function decodeRequest(bytes: Uint8Array, options: DecodeOptions = {}): DecodedRequest {
   try {
     return readRequest(bytes, options.decode);
   } catch (cause) {
@@ -118,10 +132,7 @@ export function encodeResponse(
  * @throws CommError `INTERNAL` for whatever is not a valid response: it is the server that is wrong. What `decode` throws
  * is passed on, unless it is `INVALID_ARGUMENT`.
  */
-export function decodeResponse(
-  bytes: Uint8Array,
-  options: DecodeOptions = {},
-): { response: ComputeResponse; timing: ServerTiming } {
+export function decodeResponse(bytes: Uint8Array, options: DecodeOptions = {}): DecodedResponse {
   try {
     return readResponse(bytes, options.decode);
   } catch (cause) {
@@ -136,6 +147,7 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   let requestId = '';
   let model = '';
   const inputs: Record<string, Tensor> = {};
+  let ready: Promise<void> | undefined;
   let parameters: JoinedBytes | undefined;
   const outputs: string[] = [];
   let outputEncoding = 0;
@@ -149,7 +161,7 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         model = reader.text();
         break;
       case TENSOR_TAG:
-        readTensor(inputs, reader, owned || shared, decode);
+        ready = both(ready, readTensor(inputs, reader, owned || shared, decode));
         break;
       case PARAMETERS_TAG: {
         const end = reader.endOfBytes();
@@ -168,9 +180,14 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         reader.skip(tag);
     }
   }
-  const rest = { inputs: shared ? inputs : markMovable(inputs), parameters: parameters ? readParameters(parameters) : {}, outputs };
+  const rest = {
+    inputs: shared ? inputs : markMovable(inputs),
+    parameters: parameters ? readParameters(parameters) : {},
+    outputs,
+  };
   const request: ComputeRequest = model === '' ? rest : { model, ...rest };
-  return requestId === '' ? { request, outputEncoding } : { request, requestId, outputEncoding };
+  const decoded = requestId === '' ? { request, outputEncoding } : { request, requestId, outputEncoding };
+  return ready ? { ...decoded, ready: ready.then(() => settle(inputs)) } : decoded;
 }
 
 function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
@@ -179,6 +196,7 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   const shared = isShared(bytes);
   let model = '';
   const outputs: Record<string, Tensor> = {};
+  let ready: Promise<void> | undefined;
   const serverTiming = { queueMs: 0, computeMs: 0, serverMs: 0 };
   while (reader.position < reader.end) {
     const tag = reader.tag();
@@ -191,7 +209,7 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         model = reader.text();
         break;
       case TENSOR_TAG:
-        readTensor(outputs, reader, owned || shared, decode);
+        ready = both(ready, readTensor(outputs, reader, owned || shared, decode));
         break;
       case TIMING_TAG:
         readTiming(reader, serverTiming);
@@ -203,7 +221,24 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   const timing = { queueMs: serverTiming.queueMs, computeMs: serverTiming.computeMs };
   const rest = { outputs: shared ? outputs : markMovable(outputs), timing };
   const response: ComputeResponse = model === '' ? rest : { model, ...rest };
-  return { response, timing: serverTiming };
+  if (!ready) return { response, timing: serverTiming };
+  const settled = ready.then(
+    () => settle(outputs),
+    (cause) => {
+      throw blame("the server's answer is malformed", cause);
+    },
+  );
+  return { response, timing: serverTiming, ready: settled };
+}
+
+/** Tensors that are decoded elsewhere are there when all of them are. */
+function both(first: Promise<void> | undefined, second: Promise<void> | undefined): Promise<void> | undefined {
+  return first && second ? Promise.all([first, second]).then(() => {}) : (first ?? second);
+}
+
+/** What has been decoded is on memory of its own. */
+function settle(tensors: Tensors): void {
+  markMovable(tensors);
 }
 
 function readTiming(reader: ProtobufReader, timing: { queueMs: number; computeMs: number; serverMs: number }): void {

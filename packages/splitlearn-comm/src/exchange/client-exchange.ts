@@ -21,6 +21,8 @@ type Call = ClientDuplexStream<Uint8Array, Uint8Array>;
 
 export interface ClientExchangeOptions {
   readonly address: string;
+  /** What goes for every call on it, such as a token. */
+  readonly metadata: Readonly<Record<string, string>>;
   readonly maxMessageLength: number;
   readonly keepAlive: KeepAlive;
   /** How long it may take to reach the server. grpc-js alone goes on for minutes. */
@@ -69,7 +71,8 @@ export class ClientExchange {
   static async open(client: Client, options: ClientExchangeOptions): Promise<ClientExchange> {
     const { path, requestSerialize, responseDeserialize } = COMPUTE_SERVICE.Exchange;
     const { maxMessageLength } = options;
-    const hello = writeHello({ maxMessageBytes: maxMessageLength, readsWhileWriting: READS_WHILE_WRITING });
+    const own = { maxMessageBytes: maxMessageLength, readsWhileWriting: READS_WHILE_WRITING };
+    const hello = writeHello(own, toMetadata(options.metadata));
     const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, hello) as Call;
     let timer: NodeJS.Timeout | undefined;
     const refused = new Promise<never>((_, reject) => {
@@ -304,8 +307,7 @@ export class ClientExchange {
   }
 
   #streamError(error: Error): CommError {
-    const known = isServiceError(error) ? fromStatus(error, this.#options.address) : CommError.from(error);
-    return known.code === 'UNAVAILABLE' && !known.reason ? this.#lost(error.message) : known;
+    return isServiceError(error) ? fromStatus(error, this.#options.address) : CommError.from(error);
   }
 
   #lost(why: string, reason = 'CONNECTION_LOST'): CommError {

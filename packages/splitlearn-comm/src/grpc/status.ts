@@ -26,7 +26,7 @@ export function toStatus(error: unknown): CallStatus {
 export function fromStatus({ code, details, metadata }: CallStatus, address: string): CommError {
   const name = (status[code] ?? 'UNKNOWN') as CommErrorCode;
   const given = firstText(metadata, REASON);
-  const reason = given ?? (isTooLarge(name, details) ? MESSAGE_TOO_LARGE : undefined);
+  const reason = given ?? transportReason(name, details);
   const pushbackMs = Number(firstText(metadata, PUSHBACK) ?? Number.NaN);
   return new CommError(name, given === undefined ? explain(name, details, address) : details, {
     ...(reason && { reason }),
@@ -78,6 +78,16 @@ function explain(code: CommErrorCode, details: string, address: string): string 
     default:
       return `the call to the server at ${address} failed: ${details}`;
   }
+}
+
+/** What grpc-js says where no server was reached, or none has looked at the call. */
+const NOT_SENT = /No connection established|Name resolution failed|Stream refused by server|cannot be reached within/;
+
+/** Narrower than gRPC's own statuses are. */
+function transportReason(code: CommErrorCode, details: string): string | undefined {
+  if (isTooLarge(code, details)) return MESSAGE_TOO_LARGE;
+  if (code !== 'UNAVAILABLE') return undefined;
+  return NOT_SENT.test(details) ? 'NOT_SENT' : 'CONNECTION_LOST';
 }
 
 /** gRPC has no code of its own for what grpc-js says of a message beyond `maxMessageLength`. */

@@ -1,8 +1,16 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import { mapAsync, startWith } from '../async-iterables.js';
 import { supportedEncodings } from '../codec/compression.js';
+import { decodeUpTo, encodeAhead } from '../codec/message-encodings.js';
 import { encodeServiceInfo } from '../codec/service-info.js';
-import { decodeRequest, type EncodedMessage, encodeResponse } from '../codec/wire.js';
+import {
+  type DecodedRequest,
+  decodeRequest,
+  type EncodedMessage,
+  type EncodeTensor,
+  encodeResponse,
+} from '../codec/wire.js';
+import { encodingFromWire } from '../codec/wire-enums.js';
 import type {
   CallContext,
   ComputeFunction,
@@ -127,9 +135,13 @@ export class AsyncComputeServicer {
 
   async #compute(message: Uint8Array, opened: OpenCall): Promise<EncodedMessage> {
     const arrivedMs = performance.now();
-    const request = this.#decode(message, opened);
+    const decoded = this.#decode(message, opened);
+    if (decoded.ready) await decoded.ready;
+    const { request, outputEncoding } = decoded;
     const response = await this.#computeFn.compute(request, opened.context());
-    return this.#encode(selectOutputs(response, request, 'all'), opened, arrivedMs);
+    const selected = selectOutputs(response, request, 'all');
+    const encode = outputEncoding === 0 ? undefined : await encodeOutputs(selected, outputEncoding);
+    return this.#encode(selected, opened, arrivedMs, encode);
   }
 
   async #stream(
@@ -138,9 +150,13 @@ export class AsyncComputeServicer {
     send: (message: EncodedMessage) => Promise<void> | undefined,
   ): Promise<void> {
     let arrivedMs = performance.now();
-    const requests = mapAsync(messages, (message) => {
+    let outputEncoding = 0;
+    const requests = mapAsync(messages, async (message) => {
       arrivedMs = performance.now();
-      return this.#decode(message, opened);
+      const decoded = this.#decode(message, opened);
+      if (decoded.ready) await decoded.ready;
+      outputEncoding = decoded.outputEncoding;
+      return decoded.request;
     });
     // A session's id is that of its first request, which is read before the compute function is told of the session.
     const first = await requests.next();
@@ -151,7 +167,8 @@ export class AsyncComputeServicer {
     const responses = this.#computeFn.stream?.(all, context) ?? this.#computeEach(all, context);
     for await (const response of responses) {
       if (opened.abortReason) throw opened.abortReason;
-      await send(this.#encode(response, opened, arrivedMs));
+      const encode = outputEncoding === 0 ? undefined : await encodeOutputs(response, outputEncoding);
+      await send(this.#encode(response, opened, arrivedMs, encode));
     }
   }
 
@@ -161,15 +178,20 @@ export class AsyncComputeServicer {
     }
   }
 
-  #decode(bytes: Uint8Array, opened: OpenCall): ComputeRequest {
-    const { request, requestId } = decodeRequest(this.#calls.received(bytes));
-    if (requestId) opened.requestId = requestId;
-    return request;
+  #decode(bytes: Uint8Array, opened: OpenCall): DecodedRequest {
+    const decoded = decodeRequest(this.#calls.received(bytes), { decode: decodeUpTo(this.#maxMessageLength) });
+    if (decoded.requestId) opened.requestId = decoded.requestId;
+    return decoded;
   }
 
-  #encode(response: ComputeResponse, { requestId, incoming }: OpenCall, arrivedMs: number): EncodedMessage {
+  #encode(
+    response: ComputeResponse,
+    { requestId, incoming }: OpenCall,
+    arrivedMs: number,
+    encode: EncodeTensor | undefined,
+  ): EncodedMessage {
     const serverMs = performance.now() - arrivedMs;
-    const message = encodeResponse(response, requestId, serverMs, { base: incoming.base });
+    const message = encodeResponse(response, requestId, serverMs, { base: incoming.base, ...(encode && { encode }) });
     assertMessageLength('response', message, Math.min(this.#maxMessageLength, incoming.maxResponseBytes));
     return this.#calls.sent(message);
   }
@@ -231,4 +253,11 @@ export class AsyncComputeServicer {
     const explanation = `the compute function failed; the server's log has the error of request ${id}`;
     return new CommError('INTERNAL', explanation, { cause: error });
   }
+}
+
+/** The outputs as the caller would like them; one that this version does not know is taken for raw. */
+function encodeOutputs({ outputs }: ComputeResponse, outputEncoding: number): Promise<EncodeTensor | undefined> {
+  const encoding = encodingFromWire(outputEncoding) ?? 'raw';
+  const known = supportedEncodings().includes(encoding) ? encoding : 'raw';
+  return encodeAhead(outputs ?? {}, () => known);
 }

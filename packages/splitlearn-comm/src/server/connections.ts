@@ -1,4 +1,10 @@
-import { constants, type Http2SecureServer, type Http2Server, type ServerHttp2Session } from 'node:http2';
+import {
+  constants,
+  type Http2SecureServer,
+  type Http2Server,
+  type Http2Session,
+  type ServerHttp2Session,
+} from 'node:http2';
 import type { Socket } from 'node:net';
 import { Server as TlsServer } from 'node:tls';
 import type { ChannelOptions, Metadata, Server } from '@grpc/grpc-js';
@@ -38,6 +44,13 @@ export interface ConnectionLimits {
    * 30000; `Infinity` for no limit.
    */
   readonly slowPeerTimeoutMs?: number;
+  /**
+   * Milliseconds after which a connection from which nothing has come is asked for a sign of life (an HTTP/2 ping, which
+   * peers answer by themselves); when there is none for as long again, it is closed. That is how peers are found that are
+   * gone without a word, as a machine without power, and connections that node itself has given up, and no longer reads,
+   * because their peer broke the protocol or one of node's limits. Default 60000; `Infinity` for no limit.
+   */
+  readonly silentPeerTimeoutMs?: number;
 }
 
 /** How a server's connections have gone since it was made. */
@@ -50,6 +63,8 @@ export interface ConnectionStatistics {
   readonly handshakeTimeouts: number;
   /** Calls that were ended because their peer was stuck for `slowPeerTimeoutMs`. */
   readonly slowPeers: number;
+  /** Connections that were closed because nothing came from them, not even on request, for twice `silentPeerTimeoutMs`. */
+  readonly silentPeers: number;
 }
 
 type Listener = Http2Server | Http2SecureServer;
@@ -57,14 +72,17 @@ type Listener = Http2Server | Http2SecureServer;
 interface Connection {
   readonly socket: Socket;
   readonly listener: Listener;
-  /** Sweeps since it came, while it shakes hands; `undefined` when it has. */
-  handshakeSweeps: number | undefined;
+  /** Once it speaks HTTP/2. */
+  session: ServerHttp2Session | undefined;
+  /** Whether the peer's settings have come. */
+  hasShakenHands: boolean;
+  /** Sweeps since it came, or since anything came from it. */
+  silentSweeps: number;
+  bytesRead: number;
 }
 
 /** How often, within the shortest timeout, is looked whether something is stuck. */
 const SWEEPS_PER_TIMEOUT = 4;
-/** A peer that is gone without a word, as a machine that lost its power is, is noticed some minutes after this. */
-const TCP_KEEPALIVE_MS = 60_000;
 /** How much metadata is read, as a multiple of what is accepted: what is read can be refused with a clear message. */
 const READ_METADATA_FACTOR = 4;
 /** What RFC 9113 (6.5.2) adds to every header. */
@@ -90,32 +108,37 @@ export class ConnectionGuard {
   readonly #sweepMs: number;
   readonly #handshakeSweeps: number;
   readonly #slowPeerSweeps: number;
+  readonly #silentPeerSweeps: number;
   readonly #listeners = new Map<Listener, number>();
   readonly #connections = new Map<Socket, Connection>();
+  readonly #bySession = new WeakMap<Http2Session, Connection>();
   readonly #streams = new Set<WatchedStream>();
   #tracesHandshakes = true;
   #sweeper: NodeJS.Timeout | undefined;
   #refused = 0;
   #handshakeTimeouts = 0;
   #slowPeers = 0;
+  #silentPeers = 0;
 
   /** @throws CommError `INVALID_ARGUMENT`, naming the option, for a limit that is none. */
   constructor(limits: ConnectionLimits, logger: Logger) {
     const { maxConnections = 1024, handshakeTimeoutMs = 10_000, maxStreamsPerConnection = 1024 } = limits;
-    const { maxMetadataBytes = 16 * 1024, slowPeerTimeoutMs = 30_000 } = limits;
+    const { maxMetadataBytes = 16 * 1024, slowPeerTimeoutMs = 30_000, silentPeerTimeoutMs = 60_000 } = limits;
     assertInteger('maxConnections', maxConnections, 1);
     assertInteger('maxStreamsPerConnection', maxStreamsPerConnection, 1, 2 ** 32 - 1);
     assertInteger('maxMetadataBytes', maxMetadataBytes, 1024, 2 ** 24 / READ_METADATA_FACTOR);
     assertTimeout('handshakeTimeoutMs', handshakeTimeoutMs);
     assertTimeout('slowPeerTimeoutMs', slowPeerTimeoutMs);
+    assertTimeout('silentPeerTimeoutMs', silentPeerTimeoutMs);
     this.channelOptions = { 'grpc.max_concurrent_streams': maxStreamsPerConnection };
     this.#logger = logger;
     this.#maxConnections = maxConnections;
     this.#maxMetadataBytes = maxMetadataBytes;
     this.#slowPeerTimeoutMs = slowPeerTimeoutMs;
-    this.#sweepMs = Math.min(handshakeTimeoutMs, slowPeerTimeoutMs) / SWEEPS_PER_TIMEOUT;
+    this.#sweepMs = Math.min(handshakeTimeoutMs, slowPeerTimeoutMs, silentPeerTimeoutMs) / SWEEPS_PER_TIMEOUT;
     this.#handshakeSweeps = Math.ceil(handshakeTimeoutMs / this.#sweepMs);
     this.#slowPeerSweeps = Math.ceil(slowPeerTimeoutMs / this.#sweepMs);
+    this.#silentPeerSweeps = Math.ceil(silentPeerTimeoutMs / this.#sweepMs);
   }
 
   /**
@@ -154,6 +177,7 @@ export class ConnectionGuard {
       refused: this.#refused,
       handshakeTimeouts: this.#handshakeTimeouts,
       slowPeers: this.#slowPeers,
+      silentPeers: this.#silentPeers,
     };
   }
 
@@ -181,7 +205,12 @@ export class ConnectionGuard {
     }
     listener.on('session', (session: ServerHttp2Session) => {
       const connection = arriving;
-      if (connection) session.once('remoteSettings', () => (connection.handshakeSweeps = undefined));
+      if (!connection) return;
+      connection.session = session;
+      this.#bySession.set(session, connection);
+      session.once('remoteSettings', () => {
+        connection.hasShakenHands = true;
+      });
     });
     listener.on('drop', () => this.#refused++);
     listener.on('stream', (stream, headers) => {
@@ -195,8 +224,7 @@ export class ConnectionGuard {
   }
 
   #open(socket: Socket, listener: Listener): Connection {
-    const connection: Connection = { socket, listener, handshakeSweeps: 0 };
-    socket.setKeepAlive(true, TCP_KEEPALIVE_MS);
+    const connection = { socket, listener, session: undefined, hasShakenHands: false, silentSweeps: 0, bytesRead: 0 };
     socket.once('close', () => this.#closed(connection));
     this.#connections.set(socket, connection);
     this.#listeners.set(listener, (this.#listeners.get(listener) ?? 0) + 1);
@@ -228,18 +256,37 @@ export class ConnectionGuard {
    * meanwhile has not been read yet, and they are not to blame.
    */
   #sweep(): void {
-    for (const connection of this.#tracesHandshakes ? this.#connections.values() : []) {
-      if (connection.handshakeSweeps === undefined || connection.handshakeSweeps++ < this.#handshakeSweeps) continue;
-      this.#handshakeTimeouts++;
-      connection.socket.destroy();
+    for (const connection of this.#connections.values()) {
+      if (connection.hasShakenHands) this.#sweepConnection(connection);
+      else if (this.#tracesHandshakes && ++connection.silentSweeps > this.#handshakeSweeps) {
+        this.#handshakeTimeouts++;
+        connection.socket.destroy();
+      }
     }
-    for (const stream of this.#streams) {
-      const stuck = stream.sweep(this.#slowPeerSweeps, this.#sweepMs);
-      if (stuck === 'closing') stream.destroyConnection();
-      if (stuck !== 'stuck') continue;
+    for (const stream of this.#streams) this.#sweepStream(stream);
+  }
+
+  #sweepConnection(connection: Connection): void {
+    const { socket, session } = connection;
+    const { bytesRead } = socket;
+    connection.silentSweeps = bytesRead === connection.bytesRead ? connection.silentSweeps + 1 : 0;
+    connection.bytesRead = bytesRead;
+    if (connection.silentSweeps === this.#silentPeerSweeps && session?.destroyed === false) session.ping(() => {});
+    if (connection.silentSweeps <= 2 * this.#silentPeerSweeps) return;
+    this.#silentPeers++;
+    socket.destroy();
+  }
+
+  #sweepStream(watched: WatchedStream): void {
+    const stuck = watched.sweep(this.#slowPeerSweeps, this.#sweepMs);
+    if (stuck === 'connection') {
+      // The peer takes not even the stream's end. Node's own destroy() waits for what is being written, for ever here.
+      const { session } = watched.stream;
+      if (session) this.#bySession.get(session)?.socket.destroy();
+    } else if (stuck) {
       this.#slowPeers++;
       const message = `the rest of the request did not come within ${this.#slowPeerTimeoutMs} ms; check the network, and that the caller still runs`;
-      stream.close(new CommError('DEADLINE_EXCEEDED', message, { reason: 'SLOW_PEER' }));
+      watched.close(new CommError('DEADLINE_EXCEEDED', message, { reason: 'SLOW_PEER' }));
     }
   }
 }

@@ -17,7 +17,7 @@ type RequestShape = 'unary' | 'session';
 
 /** A call as HTTP/2 sees it, and whether it waits for its peer. */
 export class WatchedStream {
-  readonly #stream: ServerHttp2Stream;
+  readonly stream: ServerHttp2Stream;
   readonly #shape: RequestShape;
   /** How much of a message's prefix and content has come, or is still to come. */
   #prefixBytes = 0;
@@ -29,12 +29,12 @@ export class WatchedStream {
   #connectionBytes = 0;
   /** Sweeps without progress. */
   #unsentSweeps = 0;
-  #unreadSweeps = 0;
+  #unmovedSweeps = 0;
   #untakenSweeps = 0;
   #closing = false;
 
   private constructor(stream: ServerHttp2Stream, shape: RequestShape) {
-    this.#stream = stream;
+    this.stream = stream;
     this.#shape = shape;
     // grpc-js has said when it wants data; another listener changes nothing of that.
     stream.on('data', (chunk: Buffer) => this.#received(chunk));
@@ -62,30 +62,28 @@ export class WatchedStream {
    * Looks at the stream, once in a while of `sweepMs`.
    *
    * @param limit - How many sweeps without progress are too many.
-   * @returns `stuck` when it has waited too long for its peer, `closing` when it was closed before and is still there.
+   * @returns `stream` when it has waited too long for its peer, `connection` when its end has waited so as well.
    */
-  sweep(limit: number, sweepMs: number): 'stuck' | 'closing' | undefined {
-    if (this.#closing) return 'closing';
-    return this.#isUnsent(limit) || this.#isUnread(limit, sweepMs) ? 'stuck' : undefined;
+  sweep(limit: number, sweepMs: number): 'stream' | 'connection' | undefined {
+    if (this.#closing) {
+      this.#look(false);
+      return this.#unmovedSweeps > limit ? 'connection' : undefined;
+    }
+    return this.#isUnsent(limit) || this.#isUntaken(limit, sweepMs) ? 'stream' : undefined;
   }
 
   /** Ends the call, with a status where nothing has been answered yet. */
   close(error: CommError): void {
     this.#closing = true;
-    if (this.#stream.headersSent) {
-      this.#stream.close(constants.NGHTTP2_CANCEL);
+    if (this.stream.headersSent) {
+      this.stream.close(constants.NGHTTP2_CANCEL);
       return;
     }
     const { code, details, metadata } = toStatus(error);
     const status = { 'grpc-status': code, 'grpc-message': encodeURI(details), ...metadata.toHttp2Headers() };
-    this.#stream.respond({ ':status': 200, 'content-type': 'application/grpc+proto', ...status }, { endStream: true });
+    this.stream.respond({ ':status': 200, 'content-type': 'application/grpc+proto', ...status }, { endStream: true });
     // The answer is whole, and the rest of the request is not wanted any more (RFC 9113, 8.1).
-    this.#stream.close(constants.NGHTTP2_NO_ERROR);
-  }
-
-  /** What is left when the peer takes not even the stream's end. */
-  destroyConnection(): void {
-    this.#stream.session?.destroy();
+    this.stream.close(constants.NGHTTP2_NO_ERROR);
   }
 
   #received(chunk: Buffer): void {
@@ -121,7 +119,7 @@ export class WatchedStream {
 
   /** The peer owes the rest of a message, or the end of what it asks. While the stream is paused, it is the server that waits. */
   #isUnsent(limit: number): boolean {
-    const stream = this.#stream;
+    const stream = this.stream;
     const owes = this.#shape === 'unary' || this.#isWithinMessage() || stream.writableFinished;
     if (!owes || stream.readableEnded || stream.isPaused()) this.#progressed();
     else this.#unsentSweeps++;
@@ -129,17 +127,22 @@ export class WatchedStream {
   }
 
   /** The peer does not take what is waiting for it. */
-  #isUnread(limit: number, sweepMs: number): boolean {
-    const pendingBytes = this.#stream.writableLength;
+  #isUntaken(limit: number, sweepMs: number): boolean {
+    const pendingBytes = this.stream.writableLength;
     const takenBytes = this.#writtenBytes - pendingBytes;
-    const connectionBytes = this.#stream.session?.socket?.bytesWritten ?? 0;
     const taken = pendingBytes === 0 || takenBytes !== this.#takenBytes;
-    const moved = taken || connectionBytes - this.#connectionBytes >= PROGRESS_BYTES;
-    if (moved) this.#connectionBytes = connectionBytes;
     this.#takenBytes = takenBytes;
     this.#untakenSweeps = taken ? 0 : this.#untakenSweeps + 1;
-    this.#unreadSweeps = moved ? 0 : this.#unreadSweeps + 1;
+    this.#look(taken);
     const patience = limit + (pendingBytes / SLOWEST_BYTES_PER_SECOND) * (1000 / sweepMs);
-    return this.#unreadSweeps > limit || this.#untakenSweeps > patience;
+    return this.#unmovedSweeps > limit || this.#untakenSweeps > patience;
+  }
+
+  /** Looks whether the connection moves: whether anything of it is written. */
+  #look(progress: boolean): void {
+    const connectionBytes = this.stream.session?.socket?.bytesWritten ?? 0;
+    const moved = progress || connectionBytes - this.#connectionBytes >= PROGRESS_BYTES;
+    if (moved) this.#connectionBytes = connectionBytes;
+    this.#unmovedSweeps = moved ? 0 : this.#unmovedSweeps + 1;
   }
 }

@@ -1,4 +1,5 @@
-import { GRPCComputeClient, type GRPCComputeClientOptions } from '../client/grpc-compute-client.js';
+import type { GRPCComputeClientOptions } from '../client/client-options.js';
+import { GRPCComputeClient } from '../client/grpc-compute-client.js';
 import type { ComputeFunction } from '../compute-function.js';
 import { AsyncGRPCComputeServer, type AsyncGRPCComputeServerOptions } from '../server/async-grpc-compute-server.js';
 

@@ -6,19 +6,23 @@ export const FRAME = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goaw
 export const END_HEADERS = 4;
 export const PREFACE = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
 
+const HEADER_BYTES = 9;
 const MAX_WINDOW = 2 ** 31 - 1;
 const INITIAL_WINDOW_SIZE = 4;
 
-/** A peer that writes frames by hand, and reads what comes back only where it is told to. */
+/** A peer that writes frames by hand. It reads what comes back, and answers nothing, until its socket is paused. */
 export class Http2Peer {
   readonly socket: Socket;
-  readonly closed: Promise<unknown>;
+  readonly closed: Promise<void>;
   #nextStream = 1;
+  #unread = Buffer.alloc(0);
+  readonly #received: number[] = [];
+  #noticed = () => {};
 
   private constructor(socket: Socket) {
     this.socket = socket;
-    this.closed = once(socket, 'close');
-    socket.on('error', () => {});
+    this.closed = new Promise((resolve) => socket.on('close', () => resolve()));
+    socket.on('error', () => {}).on('data', (bytes) => this.#read(bytes));
   }
 
   static async to(port: number): Promise<Http2Peer> {
@@ -39,8 +43,14 @@ export class Http2Peer {
   }
 
   frame(type: number, flags: number, stream: number, payload: Uint8Array = Buffer.alloc(0)): this {
-    this.socket.write(Buffer.concat([frameHeader(type, flags, stream, payload.byteLength), payload]));
+    this.socket.write(frame(type, flags, stream, payload));
     return this;
+  }
+
+  /** Waits for a frame of a type, since the last one that was waited for. */
+  async receives(type: number): Promise<void> {
+    while (!this.#received.includes(type)) await new Promise<void>((resolve) => (this.#noticed = resolve));
+    this.#received.splice(0, this.#received.indexOf(type) + 1);
   }
 
   /** Opens a call, and sends no message. */
@@ -51,15 +61,26 @@ export class Http2Peer {
     this.frame(FRAME.headers, END_HEADERS, stream, encodeHeaders({ ...headers, 'content-type': 'application/grpc' }));
     return stream;
   }
+
+  #read(bytes: Buffer): void {
+    this.#unread = Buffer.concat([this.#unread, bytes]);
+    while (this.#unread.byteLength >= HEADER_BYTES) {
+      const length = HEADER_BYTES + this.#unread.readUIntBE(0, 3);
+      if (this.#unread.byteLength < length) break;
+      this.#received.push(this.#unread[3] as number);
+      this.#unread = this.#unread.subarray(length);
+    }
+    this.#noticed();
+  }
 }
 
-function frameHeader(type: number, flags: number, stream: number, length: number): Buffer {
-  const header = Buffer.alloc(9);
-  header.writeUIntBE(length, 0, 3);
+export function frame(type: number, flags: number, stream: number, payload: Uint8Array): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES);
+  header.writeUIntBE(payload.byteLength, 0, 3);
   header[3] = type;
   header[4] = flags;
   header.writeUInt32BE(stream, 5);
-  return header;
+  return Buffer.concat([header, payload]);
 }
 
 /** As literals that nobody needs to remember (RFC 7541, 6.2.2). */
