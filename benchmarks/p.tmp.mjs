@@ -10,7 +10,7 @@ if (process.argv[2] === 'server') {
   process.on('disconnect', () => process.exit());
 } else {
   const child = fork(new URL(import.meta.url).pathname, ['server'], {
-    execArgv: process.env.PROF_S ? ['--cpu-prof', '--cpu-prof-dir=/tmp/proto/prof'] : [],
+    execArgv: process.env.TR ? process.env.TR.split(' ') : process.env.PROF_S ? ['--cpu-prof', '--cpu-prof-dir=/tmp/proto/prof'] : [],
   });
   const port = await new Promise((r) => child.once('message', r));
   const c = new GRPCComputeClient(`127.0.0.1:${port}`);

@@ -635,9 +635,12 @@ describe('silentPeerTimeoutMs', () => {
     const resetting = await Http2Peer.to(port);
     resetting.begin();
     const CANCEL = Buffer.of(0, 0, 0, 8);
-    for (let times = 0; times < 1_500; times++) {
+    // At once, as they count less the slower they come.
+    resetting.socket.cork();
+    for (let times = 0; times < 1_100; times++) {
       resetting.frame(FRAME.reset, 0, resetting.call(`${SERVICE}/Compute`), CANCEL);
     }
+    resetting.socket.uncork();
     await resetting.receives(FRAME.goaway);
     const broken = await Http2Peer.to(port);
     broken.begin().frame(FRAME.ping, 0, 0, Buffer.alloc(20_000));

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { splitlearn } from '#proto';
@@ -85,21 +86,21 @@ describe('the data of tensors', () => {
     }
   });
 
-  it('is copied once from a message that another sender did not align, or that shares its buffer', () => {
-    const data = new Uint8Array(new Float64Array([1, 2]).buffer);
-    for (const name of ['x', 'xy', 'xyz']) {
-      const bytes = requestOf({ name, dtype: v1.DType.DTYPE_FLOAT64, shape: [2], data });
+  it('is copied once from a message that another sender did not align, or that is large and shares its buffer', () => {
+    const values = Float64Array.from({ length: 600 }, (_, index) => index);
+    const data = new Uint8Array(values.buffer);
+    for (const name of ['x', 'xy', 'xyz', 'wxyz']) {
+      const bytes = requestOf({ name, dtype: v1.DType.DTYPE_FLOAT64, shape: [600], data });
       const own = Uint8Array.from(bytes);
       const shared = new Uint8Array(own.byteLength + 6);
       shared.set(own, 6);
       for (const received of [own, shared.subarray(6)]) {
         const { inputs } = decodeRequest(received).request;
-        expect((inputs[name] as Tensor<'float64'>).data).toEqual(new Float64Array([1, 2]));
-        const { transfer } = packTensors(inputs);
+        const { buffer } = (inputs[name] as Tensor<'float64'>).data;
+        expect(inputs[name]?.data).toEqual(values);
         // Movable, so not copied again; and without what else was in a buffer that is shared.
-        expect(transfer).toHaveLength(1);
-        expect(transfer[0]).toBe((inputs[name] as Tensor<'float64'>).data.buffer);
-        if (received !== own) expect(transfer[0]?.byteLength).toBe(16);
+        expect(packTensors(inputs).transfer[0]).toBe(buffer);
+        if (received !== own) expect(buffer.byteLength).toBe(data.byteLength);
       }
     }
   });
@@ -126,6 +127,44 @@ describe('the data of tensors', () => {
     });
     const short = () => new Uint8Array(7);
     expect(refusal(() => decodeRequest(bytes, { decode: short })).message).toContain('needs 8 bytes, but has 7');
+  });
+
+  it('may be decoded in another thread, and is there when that is done', async () => {
+    const [x, y] = [tensor([1, 2]), tensor(['text'])];
+    const encode = (_: Tensor, name: string) =>
+      name === 'x'
+        ? { encoding: 200, data: new Uint8Array(1) }
+        : { encoding: 0, data: Uint8Array.of(4, 0, 0, 0, 116, 101, 120, 116) };
+    const decode = async () => new Uint8Array(new Float32Array([1, 2]).buffer);
+    const ofRequest = decodeRequest(requestBytes({ inputs: { x, y } }, '', { encode }), { decode });
+    const response = toBytes(encodeResponse({ outputs: { x, y } }, '', 0, { encode }));
+    const ofResponse = decodeResponse(response, { decode });
+    await Promise.all([ofRequest.ready, ofResponse.ready]);
+    for (const decoded of [ofRequest.request.inputs, ofResponse.response.outputs]) {
+      expect(allBits(decoded)).toEqual(allBits({ x, y }));
+      expect(packTensors(decoded).transfer[0]).toBe((decoded.x as Tensor<'float32'>).data.buffer);
+    }
+  });
+
+  it('whose decoding fails after its message has been refused does no harm', async () => {
+    const unhandled: unknown[] = [];
+    const note = (error: unknown) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    const encode = () => ({ encoding: 200, data: new Uint8Array(1) });
+    const decode = async () => {
+      await setImmediate();
+      throw new Error('too late');
+    };
+    for (const inputs of [{ x: tensor([1]) }, { x: tensor([1]), y: tensor([1]), z: tensor([1]) }]) {
+      const request = Buffer.concat([requestBytes({ inputs }, '', { encode }), Buffer.of(0xff)]);
+      expect(refusal(() => decodeRequest(request, { decode })).code).toBe('INVALID_ARGUMENT');
+      const response = toBytes(encodeResponse({ outputs: inputs }, '', 0, { encode }));
+      const cut = Buffer.concat([response, Buffer.of(0xff)]);
+      expect(refusal(() => decodeResponse(cut, { decode })).code).toBe('INTERNAL');
+    }
+    for (let turns = 0; turns < 3; turns++) await setImmediate();
+    process.off('unhandledRejection', note);
+    expect(unhandled).toEqual([]);
   });
 
   it('that is too much, or encoded as this side cannot read, is no malformed message', () => {

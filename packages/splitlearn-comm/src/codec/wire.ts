@@ -5,6 +5,7 @@ import type { Tensor, Tensors } from '../tensor.js';
 import { markMovable } from '../transfer.js';
 import { type EncodedMessage, TensorMessage } from './encoded-message.js';
 import { type DecodeTensor, readTensor } from './incoming-tensor.js';
+import { JoinedBytes } from './joined-bytes.js';
 import { RequestTail, TimingTail } from './message-tails.js';
 import { type EncodeTensor, prepareTensors, textByteLength } from './outgoing-tensor.js';
 import { MalformedMessageError, ProtobufReader, textFieldByteLength } from './protobuf.js';
@@ -181,13 +182,17 @@ function readRequest(bytes: Uint8Array, decode: DecodeTensor | undefined) {
     }
   }
   const rest = {
-    inputs: shared ? inputs : markMovable(inputs),
+    inputs: settle(inputs, shared),
     parameters: parameters ? readParameters(parameters) : {},
     outputs,
   };
   const request: ComputeRequest = model === '' ? rest : { model, ...rest };
   const decoded = requestId === '' ? { request, outputEncoding } : { request, requestId, outputEncoding };
-  return ready ? { ...decoded, ready: ready.then(() => settle(inputs)) } : decoded;
+  if (!ready) return decoded;
+  const settled = ready.then(() => {
+    settle(inputs, shared);
+  });
+  return { ...decoded, ready: settled };
 }
 
 function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
@@ -219,11 +224,13 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
     }
   }
   const timing = { queueMs: serverTiming.queueMs, computeMs: serverTiming.computeMs };
-  const rest = { outputs: shared ? outputs : markMovable(outputs), timing };
+  const rest = { outputs: settle(outputs, shared), timing };
   const response: ComputeResponse = model === '' ? rest : { model, ...rest };
   if (!ready) return { response, timing: serverTiming };
   const settled = ready.then(
-    () => settle(outputs),
+    () => {
+      settle(outputs, shared);
+    },
     (cause) => {
       throw blame("the server's answer is malformed", cause);
     },
@@ -231,14 +238,17 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   return { response, timing: serverTiming, ready: settled };
 }
 
-/** Tensors that are decoded elsewhere are there when all of them are. */
-function both(first: Promise<void> | undefined, second: Promise<void> | undefined): Promise<void> | undefined {
-  return first && second ? Promise.all([first, second]).then(() => {}) : (first ?? second);
+/** Once they are there, tensors belong to whoever is given them, but not where they share memory with other messages. */
+function settle(tensors: Tensors, shared: boolean): Tensors {
+  return shared ? tensors : markMovable(tensors);
 }
 
-/** What has been decoded is on memory of its own. */
-function settle(tensors: Tensors): void {
-  markMovable(tensors);
+/** Tensors that are decoded elsewhere are there when all of them are. */
+function both(first: Promise<void> | undefined, second: Promise<void> | undefined): Promise<void> | undefined {
+  const all = first && second ? Promise.all([first, second]).then(() => {}) : (first ?? second);
+  // Nobody waits for it where the rest of the message turns out to be malformed; unhandled, it would end the process.
+  all?.catch(() => {});
+  return all;
 }
 
 function readTiming(reader: ProtobufReader, timing: { queueMs: number; computeMs: number; serverMs: number }): void {
@@ -277,35 +287,6 @@ function isOwnBuffer(bytes: Uint8Array): boolean {
  */
 function isShared(bytes: Uint8Array): boolean {
   return bytes.byteLength <= SHARED_MESSAGE_BYTES && bytes.buffer.byteLength > bytes.byteLength;
-}
-
-/** An embedded message that comes in any number of parts: together they are one, which has all that is in them. */
-class JoinedBytes {
-  #bytes: Uint8Array = new Uint8Array();
-  #length = 0;
-
-  add(message: Uint8Array, start: number, end: number): void {
-    // Nothing is made for an empty part, of which a message of megabytes may have millions.
-    if (start === end) return;
-    const part = message.subarray(start, end);
-    const length = this.#length + part.byteLength;
-    if (this.#length === 0) {
-      this.#bytes = part;
-    } else {
-      if (this.#bytes.byteLength < length) {
-        // Twice as much as is needed, so that what is there is not copied again for each part that comes.
-        const larger = new Uint8Array(2 * length);
-        larger.set(this.bytes);
-        this.#bytes = larger;
-      }
-      this.#bytes.set(part, this.#length);
-    }
-    this.#length = length;
-  }
-
-  get bytes(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length);
-  }
 }
 
 /** Says what kind of message the bytes should have been. Other errors have said all there is to say. */

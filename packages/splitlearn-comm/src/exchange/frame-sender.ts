@@ -1,6 +1,6 @@
 import { splitlearn } from '#proto';
 import type { ByteStream } from '../grpc/byte-stream.js';
-import { type BulkRight, FREE_BYTES, type RightMessage } from './bulk-right.js';
+import type { BulkRight, RightMessage } from './bulk-right.js';
 import { type Head, headRoom, MAX_HEAD_BYTES, writeHead } from './frames.js';
 
 import v1 = splitlearn.comm.v1;
@@ -206,8 +206,8 @@ export class FrameSender {
 
   #writeSmall(allowance: number): boolean {
     const run = this.#small[0] as Uint8Array;
-    // One that is larger than what may ever be on the way goes when nothing else is.
-    if (run.length > allowance && allowance < FREE_BYTES) return false;
+    // One that is larger than what may ever be on the way without the bulk right waits for it.
+    if (run.length > allowance) return false;
     this.#small.shift();
     this.#smallBytes -= run.length;
     this.#burstBytes += run.length;

@@ -9,7 +9,7 @@ import v1 = splitlearn.comm.v1;
 /** gRPC's: a byte that says whether the message is compressed, and its length, big-endian. */
 export const PREFIX_BYTES = 5;
 /** More than the head of any frame has that carries a piece and nothing rare. */
-export const MAX_HEAD_BYTES = 48;
+export const MAX_HEAD_BYTES = 64;
 /** The largest frame whose parts may come in any order. Ours put the piece last, and then it is not limited. */
 const MAX_GATHERED_BYTES = 4 * 1024 * 1024;
 
@@ -338,7 +338,7 @@ class Cursor {
   skip(tag: number): void {
     switch (tag & 7) {
       case 0:
-        this.varint();
+        this.#skipVarint();
         return;
       case 1:
         this.bytes(8);
@@ -352,6 +352,15 @@ class Cursor {
       default:
         throw malformed(`a field of wire type ${tag & 7}`);
     }
+  }
+
+  /** Of any size: a later version's number may be one that JavaScript has not. */
+  #skipVarint(): void {
+    for (let count = 0; count < 10; count++) {
+      const [byte = 0] = this.bytes(1);
+      if (this.short || byte < 0x80) return;
+    }
+    throw malformed('an endless number');
   }
 }
 

@@ -48,7 +48,6 @@ export class ServerExchange {
   readonly #peer: ExchangePeer;
   readonly #hello: v1.IHello;
   readonly #maxResponseBytes: number;
-  #lastCall = 0;
   #draining = false;
   #over = false;
 
@@ -69,7 +68,6 @@ export class ServerExchange {
       this.#end();
       over();
     };
-    if (call.cancelled) end();
     call.once('cancelled', end);
     call.once('close', end);
     call.sendMetadata(
@@ -103,6 +101,8 @@ export class ServerExchange {
   }
 
   #receive(chunk: Uint8Array): void {
+    // What still comes after an error must not open anything.
+    if (this.#over) return;
     try {
       this.#peer.receive(chunk);
     } catch (error) {
@@ -111,7 +111,8 @@ export class ServerExchange {
   }
 
   #begin(frame: Frame): IncomingMessage | undefined {
-    if (frame.begin && frame.call > this.#lastCall) this.#open(frame, frame.begin);
+    // Not always in the order of their numbers: a large request gives way to smaller ones.
+    if (frame.begin && !this.#entries.has(frame.call)) this.#open(frame, frame.begin);
     const entry = this.#entries.get(frame.call);
     if (!entry || frame.pieceBytes === undefined) return undefined;
     if (!entry.partial) {
@@ -145,13 +146,12 @@ export class ServerExchange {
       else void this.#answerUnary(frame.call, entry, message);
     }
     if (!frame.end) return;
-    if (entry.queue) entry.queue.end();
-    else if (!entry.begun)
+    if (entry.queue && !entry.partial) entry.queue.end();
+    else if (entry.partial || !entry.begun)
       this.#refuse(frame.call, new CommError('INVALID_ARGUMENT', 'the call has ended before its request was complete'));
   }
 
   #open(frame: Frame, begin: v1.ICallBegin): void {
-    this.#lastCall = frame.call;
     const refusal = this.#refuseCall();
     if (refusal) {
       this.#sendStatus(frame.call, refusal);
@@ -171,7 +171,7 @@ export class ServerExchange {
     const entry: Entry = {
       opened,
       session,
-      timer: bounded ? setTimeout(() => opened.abort(deadlinePassed()), Math.max(0, timeoutMs)).unref() : undefined,
+      timer: bounded ? setTimeout(() => this.#expire(frame.call), Math.max(0, timeoutMs)).unref() : undefined,
       queue: session ? new MessageQueue((takenBytes) => this.#taken(frame.call, takenBytes)) : undefined,
       window: new SendWindow(),
       partial: undefined,
@@ -183,12 +183,23 @@ export class ServerExchange {
     if (entry.queue) void this.#answerSession(frame.call, entry, entry.queue);
   }
 
+  #expire(call: number): void {
+    const entry = this.#entries.get(call);
+    entry?.opened.abort(deadlinePassed());
+    // Of one that is not complete nobody has been told yet.
+    if (entry && !entry.begun) this.#refuse(call, deadlinePassed());
+  }
+
   async #answerUnary(call: number, entry: Entry, message: Uint8Array): Promise<void> {
     entry.begun = true;
     const outcome = await this.#answers.unary(message, entry.opened);
     if (this.#entries.get(call) !== entry) return;
-    if (outcome.ok) this.#peer.sender.sendMessage({ call, end: true }, outcome.value, () => this.#close(call));
-    else this.#refuse(call, outcome.error);
+    try {
+      if (!outcome.ok) throw outcome.error;
+      this.#peer.sender.sendMessage({ call, end: true }, outcome.value, () => this.#close(call));
+    } catch (error) {
+      this.#refuse(call, CommError.from(error));
+    }
   }
 
   async #answerSession(call: number, entry: Entry, queue: MessageQueue): Promise<void> {
@@ -252,8 +263,9 @@ export class ServerExchange {
     if (!entry) return;
     this.#entries.delete(call);
     clearTimeout(entry.timer);
+    this.#peer.sender.drop(call);
     this.#budget.bytes += entry.heldBytes;
-    entry.queue?.abort(new CommError('CANCELLED', 'the session is over'));
+    entry.queue?.abort(entry.opened.abortReason ?? new CommError('CANCELLED', 'the session is over'));
     entry.window.release();
     entry.opened.end();
     if (this.#draining) this.#endWhenDrained();

@@ -19,6 +19,7 @@ export class ExchangeServer {
   }
 
   readonly serve = (call: ExchangeCall): void => {
+    if (call.cancelled) return;
     const connection = new ServerExchange(call, this.#answers, this.#limits, this.#budget, () =>
       this.#connections.delete(connection),
     );

@@ -28,13 +28,12 @@ export function splitMessages(bytes: Buffer): Buffer[] {
   return messages;
 }
 
-/** A frame without what is not set, its numbers as numbers. */
-export type PlainFrame = Record<string, unknown> & { call?: number; piece?: Buffer };
+/** A frame without what is not set, its numbers as numbers, and its piece as text, which is compared at once. */
+export type PlainFrame = Record<string, unknown> & { call?: number; piece?: string };
 
 export function plainFrame(message: Uint8Array): PlainFrame {
   const frame = v1.ExchangeFrame.toObject(v1.ExchangeFrame.decode(message), { longs: Number });
-  if (frame.piece) frame.piece = Buffer.from(frame.piece);
-  return frame;
+  return frame.piece ? { ...frame, piece: Buffer.from(frame.piece).toString('latin1') } : frame;
 }
 
 export function plainFrames(bytes: Buffer): PlainFrame[] {
