@@ -48,8 +48,11 @@ export type { Executed, Executor, Model, ModelCall } from './model.js';
 export {
   AsyncGRPCComputeServer,
   type AsyncGRPCComputeServerOptions,
+  type ServerLimits,
   type StopOptions,
 } from './server/async-grpc-compute-server.js';
+export type { AuthOptions, AuthorizedCall, AuthorizedMethod } from './server/authorization.js';
+export type { ConnectionLimits, ConnectionStatistics } from './server/connections.js';
 export type { CallStatistics } from './statistics.js';
 export {
   type DType,
@@ -66,7 +69,11 @@ export { startWith } from './async-iterables.js';
 export { type EncodedTensor, TensorCodec } from './codec/tensor-codec.js';
 export { streamByCompute } from './compute-function.js';
 export { errorFromPlain, errorToPlain, type PlainError } from './errors.js';
-export { AsyncComputeServicer, type AsyncComputeServicerOptions } from './server/async-compute-servicer.js';
+export {
+  AsyncComputeServicer,
+  type AsyncComputeServicerOptions,
+  type ExchangeLimitOptions,
+} from './server/async-compute-servicer.js';
 export { LatencyHistogram, type LatencySummary } from './statistics.js';
 export { assertTensor, bytesPerElement, elementCount, isDType } from './tensor.js';
 export { markMovable } from './transfer.js';

@@ -293,11 +293,9 @@ describe('a peer is told', () => {
 describe('maxMetadataBytes', () => {
   it('is counted as HTTP/2 counts', () => {
     const guard = new ConnectionGuard({ maxMetadataBytes: 1_024 }, new RecordingLogger());
-    const metadata = new Metadata();
-    metadata.set('x-a', 'a'.repeat(1_024 - 32 - 3));
+    const metadata = { 'x-a': 'a'.repeat(1_024 - 32 - 3) };
     guard.assertMetadata(metadata);
-    metadata.set('x-b', '');
-    expect(() => guard.assertMetadata(metadata)).toThrow(
+    expect(() => guard.assertMetadata({ ...metadata, 'x-b': '' })).toThrow(
       expect.objectContaining({
         code: 'RESOURCE_EXHAUSTED',
         reason: 'METADATA_TOO_LARGE',
@@ -305,13 +303,6 @@ describe('maxMetadataBytes', () => {
           'the call has 1059 bytes of metadata, more than maxMetadataBytes allows (1024); send less along, or raise it on the server',
       }),
     );
-  });
-
-  it('counts every value of one name', () => {
-    const guard = new ConnectionGuard({ maxMetadataBytes: 1_024 }, new RecordingLogger());
-    const metadata = new Metadata();
-    for (let times = 0; times < 30; times++) metadata.add('x-bin', Buffer.of());
-    expect(() => guard.assertMetadata(metadata)).toThrow(/the call has 1110 bytes/);
   });
 
   it('four times over is cut off while it is read, and the connection lives', async () => {

@@ -116,9 +116,7 @@ export class Connection {
         this.#client,
         this.address,
         Compute,
-        toBytes(encode(5, this.#settings.maxMessageLength)),
-        options,
-      );
+        toBytes(encode(5, this.#settings.maxMessageLength)), this.#own(options));
     } finally {
       this.inFlight--;
     }

@@ -12,11 +12,7 @@ import { DATA_TAG, DTYPE_TAG, ENCODING_TAG, NAME_TAG, PACKED_SHAPE_TAG, SHAPE_TA
  * @param encoded - `data` is a view on the message, not to be kept or written to.
  * @returns The raw bytes, on memory that nobody else holds.
  */
-export type DecodeTensor = (
-  encoding: number,
-  encoded: EncodedTensor,
-  name: string,
-) => Uint8Array | Promise<Uint8Array>;
+export type DecodeTensor = (encoding: number, encoded: EncodedTensor, name: string) => Uint8Array | Promise<Uint8Array>;
 
 const codec = new TensorCodec();
 

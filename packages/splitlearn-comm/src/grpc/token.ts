@@ -1,4 +1,3 @@
-import type { Metadata } from '@grpc/grpc-js';
 import { CommError } from '../errors.js';
 
 // Bearer tokens as metadata (https://www.rfc-editor.org/rfc/rfc6750#section-2.1).
@@ -33,7 +32,6 @@ export function bearer(token: string): string {
 }
 
 /** The token of a call, where it has one. */
-export function tokenOf(metadata: Metadata): string | undefined {
-  const [value] = metadata.get(AUTHORIZATION);
-  return typeof value === 'string' ? /^bearer +(\S+)$/i.exec(value)?.[1] : undefined;
+export function tokenOf(metadata: Readonly<Record<string, string>>): string | undefined {
+  return /^bearer +(\S+)$/i.exec(metadata[AUTHORIZATION] ?? '')?.[1];
 }

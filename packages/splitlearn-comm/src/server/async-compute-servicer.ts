@@ -1,5 +1,6 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import { mapAsync, startWith } from '../async-iterables.js';
+import { assertInteger, assertMs } from '../check-options.js';
 import { supportedEncodings } from '../codec/compression.js';
 import { decodeUpTo, encodeAhead } from '../codec/message-encodings.js';
 import { encodeServiceInfo } from '../codec/service-info.js';
@@ -19,13 +20,15 @@ import type {
   ServiceInfo,
 } from '../compute-function.js';
 import { CommError, errorToPlain, knownError } from '../errors.js';
+import type { ExchangeLimits } from '../exchange/server-exchange.js';
 import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import type { Logger } from '../logger.js';
 import { selectOutputs } from '../select-outputs.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import { VERSION } from '../version.js';
-import type { OpenCall } from './call-context.js';
+import { type AuthOptions, Authorization } from './authorization.js';
+import { type IncomingCall, OpenCall } from './call-context.js';
 import { ExchangeServer } from './exchange-calls.js';
 import { serveSession, serveUnary } from './grpc-calls.js';
 
@@ -37,6 +40,8 @@ export type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly o
 /** What the servicer offers to whatever brings calls to it. Neither ever rejects. */
 export interface Answers {
   readonly maxMessageLength: number;
+  /** Lets a call in, or not: what is not let in is answered so, and nothing of it need be kept. */
+  open(incoming: IncomingCall): OpenCall;
   unary(message: Uint8Array, opened: OpenCall): Promise<Outcome<EncodedMessage>>;
   /** `send` waits until there is room for more. */
   session(
@@ -50,13 +55,28 @@ export interface AsyncComputeServicerOptions {
   readonly computeFn: ComputeFunction;
   /** Told of every error that is no `CommError`, with its stack; the caller only sees `INTERNAL`. Default: `console`. */
   readonly logger?: Logger;
+  /** Who may call. Default: everyone. */
+  readonly auth?: AuthOptions;
+  /** Refuses a call, by throwing, for what it sends along. Default: none is refused. */
+  readonly assertMetadata?: (metadata: Readonly<Record<string, string>>) => void;
   /** The largest response, in bytes, and what `GetServiceInfo` says is the largest message. Default: 64 MiB. */
   readonly maxMessageLength?: number;
-  /** Calls that may be open on one Exchange. Default 1024; further ones fail with `RESOURCE_EXHAUSTED`. */
+  readonly limits?: ExchangeLimitOptions;
+}
+
+/** What the calls on Exchanges may take. */
+export interface ExchangeLimitOptions {
+  /** Calls that may be open on one Exchange. Default 1024; further ones fail with `RESOURCE_EXHAUSTED` (`TOO_MANY_CALLS`). */
   readonly maxCallsPerConnection?: number;
-  /** Bytes of requests that may be held at once, over all Exchanges. Default 1 GiB. */
+  /**
+   * Bytes of requests that may be held at once, over all Exchanges, from their first byte to their answer. Default 1 GiB;
+   * further ones fail with `RESOURCE_EXHAUSTED` (`TOO_MANY_BYTES`). A single request may always have `maxMessageLength`.
+   */
   readonly maxRequestBytes?: number;
-  /** Milliseconds without a sign of a client that has calls open, until it is asked for one. Default 30000. */
+  /**
+   * Milliseconds without a sign of a client that has calls open, until it is asked for one; 20 seconds later it is given
+   * up. Default 30000; `Infinity` for never.
+   */
   readonly keepAliveMs?: number;
 }
 
@@ -77,6 +97,8 @@ export class AsyncComputeServicer {
   readonly #computeFn: ComputeFunction;
   readonly #logger: Logger;
   readonly #maxMessageLength: number;
+  readonly #authorization: Authorization | undefined;
+  readonly #assertMetadata: AsyncComputeServicerOptions['assertMetadata'];
   readonly #exchange: ExchangeServer;
   readonly #calls = new CallRecorder();
   readonly #open = new Set<OpenCall>();
@@ -84,11 +106,7 @@ export class AsyncComputeServicer {
 
   constructor(options: AsyncComputeServicerOptions) {
     const { computeFn, logger = console, maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
-    const limits = {
-      maxCalls: options.maxCallsPerConnection ?? 1024,
-      maxRequestBytes: options.maxRequestBytes ?? Math.max(DEFAULT_MAX_REQUEST_BYTES, maxMessageLength),
-      keepAlive: { idleMs: options.keepAliveMs ?? 30_000, timeoutMs: KEEP_ALIVE_TIMEOUT_MS },
-    };
+    const limits = exchangeLimits(options.limits ?? {}, maxMessageLength);
     if (typeof computeFn?.compute !== 'function') {
       throw new CommError(
         'INVALID_ARGUMENT',
@@ -100,16 +118,17 @@ export class AsyncComputeServicer {
     this.#maxMessageLength = maxMessageLength;
     const answers: Answers = {
       maxMessageLength,
+      open: (incoming) => this.#admit(new OpenCall(incoming)),
       unary: (message, opened) => this.#tracked(opened, () => this.#compute(message, opened)),
       session: (messages, opened, send) => this.#tracked(opened, () => this.#stream(messages, opened, send)),
     };
+    this.#assertMetadata = options.assertMetadata;
+    this.#authorization = options.auth && new Authorization(options.auth, logger);
     this.#exchange = new ExchangeServer(answers, limits);
     this.implementation = {
-      Compute: serveUnary('compute', maxMessageLength, answers.unary),
+      Compute: serveUnary('compute', answers, answers.unary),
       ComputeStream: serveSession(answers),
-      GetServiceInfo: serveUnary('info', maxMessageLength, (_, opened) =>
-        this.#tracked(opened, () => this.#serviceInfo()),
-      ),
+      GetServiceInfo: serveUnary('info', answers, (_, opened) => this.#tracked(opened, () => this.#serviceInfo())),
       Exchange: this.#exchange.serve,
     };
   }
@@ -203,7 +222,15 @@ export class AsyncComputeServicer {
   }
 
   /** Counts a call, and turns whatever comes of it into an outcome. */
-  #tracked<T>(opened: OpenCall, answer: () => Promise<T>): Promise<Outcome<T>> {
+  #tracked<T>(opened: OpenCall, work: () => Promise<T>): Promise<Outcome<T>> {
+    const { admission } = opened;
+    const answer = admission
+      ? async () => {
+          if (admission instanceof CommError) throw admission;
+          await admission;
+          return work();
+        }
+      : work;
     const finish = this.#calls.begin();
     this.#open.add(opened);
     return new Promise((resolve) => {
@@ -235,6 +262,19 @@ export class AsyncComputeServicer {
     });
   }
 
+  #admit(opened: OpenCall): OpenCall {
+    try {
+      this.#assertMetadata?.(opened.incoming.metadata);
+      const asked = this.#authorization?.check(opened.incoming);
+      // Nobody may be left to wait for it when it says no.
+      asked?.catch(() => {});
+      opened.admission = asked ?? undefined;
+    } catch (error) {
+      opened.admission = CommError.from(error);
+    }
+    return opened;
+  }
+
   #close(opened: OpenCall): void {
     this.#open.delete(opened);
     if (this.#open.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
@@ -260,4 +300,17 @@ function encodeOutputs({ outputs }: ComputeResponse, outputEncoding: number): Pr
   const encoding = encodingFromWire(outputEncoding) ?? 'raw';
   const known = supportedEncodings().includes(encoding) ? encoding : 'raw';
   return encodeAhead(outputs ?? {}, () => known);
+}
+
+/** @throws CommError `INVALID_ARGUMENT`, naming the option, for a limit that is none. */
+function exchangeLimits(options: ExchangeLimitOptions, maxMessageLength: number): ExchangeLimits {
+  const { maxCallsPerConnection = 1024, maxRequestBytes = DEFAULT_MAX_REQUEST_BYTES, keepAliveMs = 30_000 } = options;
+  assertInteger('maxCallsPerConnection', maxCallsPerConnection, 1, 2 ** 32 - 1);
+  assertInteger('maxRequestBytes', maxRequestBytes, 1);
+  assertMs('keepAliveMs', keepAliveMs);
+  return {
+    maxCalls: maxCallsPerConnection,
+    maxRequestBytes: Math.max(maxRequestBytes, maxMessageLength),
+    keepAlive: { idleMs: keepAliveMs, timeoutMs: KEEP_ALIVE_TIMEOUT_MS },
+  };
 }

@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
@@ -10,10 +9,13 @@ import { CommError } from '../errors.js';
 import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
 import { findListeners, setConnectionWindow, setStreamWindow } from '../grpc/internals.js';
 import { SERVICE_NAME } from '../grpc/service.js';
-import { trackSockets } from '../grpc/sockets.js';
+import { type ServerTlsOptions, serverCredentials } from '../grpc/tls.js';
 import type { Logger } from '../logger.js';
 import type { CallStatistics } from '../statistics.js';
-import { AsyncComputeServicer } from './async-compute-servicer.js';
+import { AsyncComputeServicer, type ExchangeLimitOptions } from './async-compute-servicer.js';
+import { type AuthOptions, unsafeBindWarning } from './authorization.js';
+import { ConnectionGuard, type ConnectionLimits, type ConnectionStatistics } from './connections.js';
+import { bindError, hostAndPort, unixAddress } from './listen-address.js';
 
 export interface AsyncGRPCComputeServerOptions {
   /** What answers the calls. The server sets it up in `start` and tears it down in `stop`. */
@@ -26,9 +28,18 @@ export interface AsyncGRPCComputeServerOptions {
   readonly address?: string;
   /** The largest request or response, in bytes. Default 64 MiB. A larger one fails with `RESOURCE_EXHAUSTED`. */
   readonly maxMessageLength?: number;
+  /** TLS. Default: none, all travels in the clear. */
+  readonly tls?: ServerTlsOptions;
+  /** Who may call. Default: everyone who can reach the server. */
+  readonly auth?: AuthOptions;
+  /** What one peer, or many together, may take of the server. */
+  readonly limits?: ServerLimits;
   /** Told of unexpected errors. Default: `console`. */
   readonly logger?: Logger;
 }
+
+/** Limits of connections, and of the calls on them. */
+export interface ServerLimits extends ConnectionLimits, ExchangeLimitOptions {}
 
 export interface StopOptions {
   /** Milliseconds that calls which are under way may still take. Default 5000; 0 ends them at once. */
@@ -56,7 +67,8 @@ export class AsyncGRPCComputeServer {
   readonly #servicer: AsyncComputeServicer;
   readonly #health = new HealthImplementation({ '': 'NOT_SERVING', [SERVICE_NAME]: 'NOT_SERVING' });
   readonly #server: Server;
-  #sockets: ReadonlySet<Socket> = new Set();
+  readonly #guard: ConnectionGuard;
+  readonly #credentials: ServerCredentials;
   #starting: Promise<number> | undefined;
   #stopping: Promise<void> | undefined;
   #terminated!: () => void;
@@ -64,13 +76,19 @@ export class AsyncGRPCComputeServer {
 
   constructor(options: AsyncGRPCComputeServerOptions) {
     const { computeFn, host = '127.0.0.1', port = 50051, address, logger = console } = options;
-    const { maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES } = options;
+    const { maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES, tls, auth, limits = {} } = options;
     assertInteger('port', port, 0, 65535);
     this.#computeFn = computeFn;
     this.#logger = logger;
     this.#address = address === undefined ? hostAndPort(host, port) : unixAddress(address);
-    this.#servicer = new AsyncComputeServicer({ computeFn, logger, maxMessageLength });
-    this.#server = new Server(messageLimits(maxMessageLength));
+    this.#credentials = tls ? serverCredentials(tls) : ServerCredentials.createInsecure();
+    this.#guard = new ConnectionGuard(limits, logger);
+    const assertMetadata = (metadata: Readonly<Record<string, string>>) => this.#guard.assertMetadata(metadata);
+    const rest = { limits, assertMetadata, ...(auth && { auth }) };
+    this.#servicer = new AsyncComputeServicer({ computeFn, logger, maxMessageLength, ...rest });
+    const warning = unsafeBindWarning(address ?? host, { tls, auth });
+    if (warning) logger.warn(warning);
+    this.#server = new Server({ ...messageLimits(maxMessageLength), ...this.#guard.channelOptions });
     setStreamWindow(this.#server, STREAM_WINDOW_BYTES);
   }
 
@@ -104,6 +122,11 @@ export class AsyncGRPCComputeServer {
 
   getStatistics(): CallStatistics {
     return this.#servicer.getStatistics();
+  }
+
+  /** How its connections have gone. */
+  getConnectionStatistics(): ConnectionStatistics {
+    return this.#guard.getStatistics();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -148,9 +171,9 @@ export class AsyncGRPCComputeServer {
 
   #bind(): Promise<number> {
     return new Promise((resolve, reject) => {
-      this.#server.bindAsync(this.#address, ServerCredentials.createInsecure(), (error, port) => {
+      this.#server.bindAsync(this.#address, this.#credentials, (error, port) => {
         if (error) return reject(bindError(this.#address, error));
-        this.#sockets = trackSockets(this.#server);
+        this.#guard.watch(this.#server);
         for (const listener of findListeners(this.#server)) {
           listener.on('session', (session) => setConnectionWindow(session, STREAM_WINDOW_BYTES));
         }
@@ -171,41 +194,13 @@ export class AsyncGRPCComputeServer {
     // No calls are left, but there may be health watchers, and connections whose peer is gone or never said a word.
     if (await within(CLOSE_MS, closed)) return;
     this.#server.forceShutdown();
-    for (const socket of this.#sockets) socket.destroy();
+    this.#guard.destroyAll();
     await within(CLOSE_MS, closed);
   }
 
   #setHealth(health: 'SERVING' | 'NOT_SERVING'): void {
     for (const service of ['', SERVICE_NAME]) this.#health.setStatus(service, health);
   }
-}
-
-function hostAndPort(host: string, port: number): string {
-  if (typeof host !== 'string' || host === '') {
-    throw new CommError('INVALID_ARGUMENT', `host must be a name or an address, such as 127.0.0.1; it is '${host}'`);
-  }
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** Beyond this the operating system would take a part of the path for the whole. */
-const MAX_SOCKET_PATH_BYTES = process.platform === 'linux' ? 107 : 103;
-
-function unixAddress(address: string): string {
-  const path = /^unix:(.+)$/.exec(address)?.[1];
-  if (path === undefined) {
-    throw new CommError(
-      'INVALID_ARGUMENT',
-      `address must be unix:/absolute/path; it is '${address}' (for TCP give host and port)`,
-    );
-  }
-  const bytes = Buffer.byteLength(path);
-  if (bytes > MAX_SOCKET_PATH_BYTES) {
-    throw new CommError(
-      'INVALID_ARGUMENT',
-      `the path of ${address} has ${bytes} bytes, but that of a unix socket at most ${MAX_SOCKET_PATH_BYTES}; choose a shorter one`,
-    );
-  }
-  return address;
 }
 
 /** Whether something happens within a time. */
@@ -223,16 +218,4 @@ function reflection(): ReflectionService {
   return new ReflectionService(
     loadSync('splitlearn/comm/v1/compute.proto', { includeDirs: [PROTO_FOLDER], keepCase: true }),
   );
-}
-
-function bindError(address: string, cause: Error): CommError {
-  const inUse = /EADDRINUSE/.test(cause.message);
-  const unix = address.startsWith('unix:');
-  const message = inUse
-    ? `${address} is in use: ${unix ? 'another server listens there, or one that was killed left the file behind; remove it if no server runs' : 'another program listens there; stop it, or choose another port (port: 0 takes any free one)'}`
-    : `cannot listen on ${address}: ${cause.message}; check that the ${unix ? 'folder exists and may be written to' : 'host is an address of this machine'}`;
-  return new CommError('FAILED_PRECONDITION', message, {
-    reason: inUse ? 'ADDRESS_IN_USE' : 'ADDRESS_NOT_AVAILABLE',
-    cause,
-  });
 }

@@ -1,4 +1,3 @@
-import { Metadata } from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
 import { rejection } from '../../test/support/deferred.js';
 import { RecordingLogger } from '../../test/support/functions.js';
@@ -7,21 +6,17 @@ import {
   type AuthOptions,
   Authorization,
   type AuthorizedCall,
-  type CallerInfo,
   unsafeBindWarning,
 } from './authorization.js';
 
 const logger = new RecordingLogger();
 
-function caller(headers: Record<string, string> = {}, certificate?: unknown): CallerInfo {
-  const metadata = new Metadata();
-  for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
-  const context = certificate === undefined ? {} : { sslPeerCertificate: certificate as never };
-  return { metadata, getPeer: () => '10.0.0.7:51234', getAuthContext: () => context };
+function caller(metadata: Record<string, string> = {}, rest: Partial<AuthorizedCall> = {}): AuthorizedCall {
+  return { method: 'compute', metadata, peer: '10.0.0.7:51234', ...rest };
 }
 
 function check(options: AuthOptions, call = caller()) {
-  return new Authorization(options, logger).check('compute', call);
+  return new Authorization(options, logger).check(call);
 }
 
 const withToken = (token: string) => caller({ authorization: `Bearer ${token}` });
@@ -36,7 +31,7 @@ const denied = expect.objectContaining({
 
 describe('a server without auth', () => {
   it('lets everyone pass at once, and looks at nothing', () => {
-    expect(new Authorization({}, logger).check('info', undefined as unknown as CallerInfo)).toBe(undefined);
+    expect(new Authorization({}, logger).check(undefined as unknown as AuthorizedCall)).toBe(undefined);
   });
 });
 
@@ -89,11 +84,11 @@ describe('a server with a hook', () => {
     const authorize = (call: AuthorizedCall) => void asked.push(call);
     const certificate = { subject: { CN: 'test client' } };
     const authorization = new Authorization({ authorize }, logger);
-    expect(authorization.check('stream', caller({ 'x-tenant': 'a', authorization: 'Basic b' }))).toBe(undefined);
-    authorization.check('exchange', caller({}, certificate));
+    expect(authorization.check(caller({ 'x-tenant': 'a', authorization: 'Basic b' }, { method: 'stream' }))).toBe(undefined);
+    authorization.check(caller({}, { method: 'info', certificate: certificate as never }));
     expect(asked).toEqual([
       { method: 'stream', metadata: { 'x-tenant': 'a', authorization: 'Basic b' }, peer: '10.0.0.7:51234' },
-      { method: 'exchange', metadata: {}, peer: '10.0.0.7:51234', certificate },
+      { method: 'info', metadata: {}, peer: '10.0.0.7:51234', certificate },
     ]);
   });
 

@@ -1,15 +1,13 @@
 import { hash, timingSafeEqual } from 'node:crypto';
 import { BlockList, isIP } from 'node:net';
 import type { PeerCertificate } from 'node:tls';
-import type { Metadata } from '@grpc/grpc-js';
 import { CommError, errorToPlain, knownError } from '../errors.js';
-import { fromMetadata } from '../grpc/metadata.js';
 import type { ServerTlsOptions } from '../grpc/tls.js';
 import { assertToken, tokenOf } from '../grpc/token.js';
 import type { Logger } from '../logger.js';
 
-/** What a call asks for: an answer, a session, one that can be resumed, or what the server serves. */
-export type AuthorizedMethod = 'compute' | 'stream' | 'exchange' | 'info';
+/** What a call asks for: an answer, a session, or what the server serves. */
+export type AuthorizedMethod = 'compute' | 'stream' | 'info';
 
 /** What is known of a call before anything of its content is read. */
 export interface AuthorizedCall {
@@ -38,18 +36,12 @@ export interface AuthOptions {
   readonly authorize?: (call: AuthorizedCall) => void | Promise<void>;
 }
 
-/** The part of a grpc-js call that says who calls; every `ServerUnaryCall` and `ServerDuplexStream` has it. */
-export interface CallerInfo {
-  readonly metadata: Metadata;
-  getPeer(): string;
-  getAuthContext?(): { readonly sslPeerCertificate?: PeerCertificate };
-}
-
 /** Decides which calls a server answers. */
 export class Authorization {
   readonly #digests: readonly Buffer[];
   readonly #authorize: AuthOptions['authorize'];
   readonly #logger: Logger;
+  #lastAccepted: AuthorizedCall['metadata'] | undefined;
 
   /** @throws CommError `INVALID_ARGUMENT` for an empty list of tokens, what is no token, and a hook that is no function. */
   constructor({ tokens, authorize }: AuthOptions, logger: Logger) {
@@ -77,13 +69,15 @@ export class Authorization {
    * @throws CommError `UNAUTHENTICATED` for a call without a token of the list; `PERMISSION_DENIED`, or whatever the
    * hook throws, for one that the hook refuses.
    */
-  check(method: AuthorizedMethod, call: CallerInfo): void | Promise<void> {
+  check(call: AuthorizedCall): void | Promise<void> {
     if (this.#digests.length > 0) this.#assertToken(call.metadata);
-    if (this.#authorize) return this.#ask(this.#authorize, method, call);
+    if (this.#authorize) return this.#ask(this.#authorize, call);
   }
 
   /** Says the same of a missing and of a wrong token, and takes as long for every wrong one. */
-  #assertToken(metadata: Metadata): void {
+  #assertToken(metadata: AuthorizedCall['metadata']): void {
+    // Calls that share a connection share what was said when it was opened, and need not be asked twice.
+    if (metadata === this.#lastAccepted) return;
     const given = digest(tokenOf(metadata) ?? '');
     let matches = 0;
     // Every one is looked at: how long it takes must not say which one was almost right.
@@ -94,17 +88,10 @@ export class Authorization {
         'this server asks for a token; give one that it knows as the `token` option of the client',
       );
     }
+    this.#lastAccepted = metadata;
   }
 
-  #ask(authorize: NonNullable<AuthOptions['authorize']>, method: AuthorizedMethod, call: CallerInfo) {
-    const peer = call.getPeer();
-    const certificate = call.getAuthContext?.().sslPeerCertificate;
-    const asked: AuthorizedCall = {
-      method,
-      metadata: fromMetadata(call.metadata),
-      peer,
-      ...(certificate && { certificate }),
-    };
+  #ask(authorize: NonNullable<AuthOptions['authorize']>, asked: AuthorizedCall) {
     const fail = (error: unknown): never => {
       throw knownError(error) ?? this.#unexpected(error, asked);
     };

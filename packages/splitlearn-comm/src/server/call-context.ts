@@ -1,15 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { CallContext } from '../compute-function.js';
 import { CommError } from '../errors.js';
+import type { AuthorizedCall } from './authorization.js';
 
 /** What is known of a call before anything of it is read, however it came. */
-export interface IncomingCall {
+export interface IncomingCall extends AuthorizedCall {
   /** In milliseconds since the epoch; `Infinity` for none. */
   readonly deadlineMs: number;
-  readonly metadata: Readonly<Record<string, string>>;
-  /** The caller's network address. */
-  readonly peer: string;
-  readonly method: 'compute' | 'stream' | 'info';
   /** Where in its buffer a response begins on the wire, so that its tensors can be aligned. */
   readonly base: 0 | 5;
   /** The largest response that the caller takes, in bytes. */
@@ -19,6 +16,8 @@ export interface IncomingCall {
 /** A call from its arrival to when its work has ended and its answer has been sent. */
 export class OpenCall {
   readonly incoming: IncomingCall;
+  /** Why the call is not let in, if it is not; where that takes time to find out, a promise that rejects with it. */
+  admission: CommError | Promise<void> | undefined;
   /** Called when the call is ended from the server's side. */
   onAbort: ((reason: CommError) => void) | undefined;
   #onOver: (() => void) | undefined;

@@ -7,9 +7,10 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { Server as TlsServer } from 'node:tls';
-import type { ChannelOptions, Metadata, Server } from '@grpc/grpc-js';
+import type { ChannelOptions, Server } from '@grpc/grpc-js';
 import { assertInteger, MAX_TIMER_MS } from '../check-options.js';
 import { CommError } from '../errors.js';
+import { findListeners } from '../grpc/internals.js';
 import type { Logger } from '../logger.js';
 import { WatchedStream } from './watched-stream.js';
 
@@ -146,8 +147,7 @@ export class ConnectionGuard {
    * version that has them elsewhere, only the `channelOptions` are in force, and the logger is told.
    */
   watch(server: Server): void {
-    const { http2Servers } = server as unknown as { readonly http2Servers?: ReadonlyMap<Listener, unknown> };
-    const listeners = http2Servers instanceof Map ? [...(http2Servers as ReadonlyMap<Listener, unknown>).keys()] : [];
+    const listeners: readonly Listener[] = findListeners(server);
     if (listeners.length === 0) {
       this.#logger.warn('the connections of this version of grpc-js cannot be watched: their limits are not in force');
     }
@@ -156,12 +156,9 @@ export class ConnectionGuard {
   }
 
   /** @throws CommError `RESOURCE_EXHAUSTED` (reason `METADATA_TOO_LARGE`), naming both sizes. */
-  assertMetadata(metadata: Metadata): void {
+  assertMetadata(metadata: Readonly<Record<string, string>>): void {
     let bytes = 0;
-    // What a header is in bytes as it was sent, but for binary ones, which are base64 there.
-    for (const key of Object.keys(metadata.getMap())) {
-      for (const value of metadata.get(key)) bytes += key.length + value.length + HEADER_OVERHEAD_BYTES;
-    }
+    for (const key in metadata) bytes += key.length + (metadata[key] as string).length + HEADER_OVERHEAD_BYTES;
     if (bytes <= this.#maxMetadataBytes) return;
     throw new CommError(
       'RESOURCE_EXHAUSTED',

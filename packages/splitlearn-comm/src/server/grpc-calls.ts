@@ -5,7 +5,7 @@ import { fromMetadata } from '../grpc/metadata.js';
 import { sessionRequests } from '../grpc/session-requests.js';
 import { toStatus } from '../grpc/status.js';
 import type { Answers, Outcome } from './async-compute-servicer.js';
-import { type IncomingCall, OpenCall } from './call-context.js';
+import type { IncomingCall, OpenCall } from './call-context.js';
 
 // Calls as gRPC has them: a stream of HTTP/2 for each. This is how every client but ours calls.
 
@@ -16,11 +16,11 @@ export type GrpcCall = UnaryCall | SessionCall;
 /** Answers a unary call. */
 export function serveUnary<T>(
   method: IncomingCall['method'],
-  maxResponseBytes: number,
+  answers: Answers,
   answer: (message: Uint8Array, opened: OpenCall) => Promise<Outcome<T>>,
 ) {
   return async (call: UnaryCall, callback: sendUnaryData<unknown>): Promise<void> => {
-    const opened = openCall(call, method, maxResponseBytes);
+    const opened = openCall(call, method, answers);
     const outcome = await answer(call.request, opened);
     if (outcome.ok) callback(null, outcome.value);
     else callback(toStatus(outcome.error));
@@ -30,7 +30,7 @@ export function serveUnary<T>(
 /** Answers a streaming call; it ends with the status that belongs to what was thrown. */
 export function serveSession(answers: Answers) {
   return async (call: SessionCall): Promise<void> => {
-    const opened = openCall(call, 'stream', answers.maxMessageLength);
+    const opened = openCall(call, 'stream', answers);
     const messages = sessionRequests(call, opened.signal);
     const outcome = await answers.session(messages, opened, async (message) => {
       if (!call.write(toBytes(message))) await once(call, 'drain', { signal: opened.signal });
@@ -48,12 +48,13 @@ export function serveSession(answers: Answers) {
 const DEADLINE_TOLERANCE_MS = 250;
 
 /** Turns what grpc-js knows of a call (deadline, cancellation, metadata) into an open call. */
-export function openCall(call: GrpcCall, method: IncomingCall['method'], maxResponseBytes: number): OpenCall {
+export function openCall(call: GrpcCall, method: IncomingCall['method'], answers: Answers): OpenCall {
   const deadline = Number(call.getDeadline());
   const deadlineMs = Number.isFinite(deadline) ? deadline : Number.POSITIVE_INFINITY;
   const toleranceMs = Math.min(DEADLINE_TOLERANCE_MS, (deadlineMs - Date.now()) / 2);
   const metadata = fromMetadata(call.metadata);
-  const opened = new OpenCall({ deadlineMs, metadata, peer: call.getPeer(), method, base: 5, maxResponseBytes });
+  const maxResponseBytes = answers.maxMessageLength;
+  const opened = answers.open({ ...callerOf(call), deadlineMs, metadata, method, base: 5, maxResponseBytes });
   // grpc-js says 'cancelled' at the end of every call, also of one that was answered.
   const end = () => {
     opened.cancel(Date.now() >= deadlineMs - toleranceMs);
@@ -62,4 +63,12 @@ export function openCall(call: GrpcCall, method: IncomingCall['method'], maxResp
   if (call.cancelled) end();
   else call.once('cancelled', end);
   return opened;
+}
+
+/** Who calls, as far as the network knows. */
+export function callerOf(
+  call: Pick<GrpcCall, 'getPeer' | 'getAuthContext'>,
+): Pick<IncomingCall, 'peer' | 'certificate'> {
+  const certificate = call.getAuthContext().sslPeerCertificate;
+  return { peer: call.getPeer(), ...(certificate && { certificate }) };
 }

@@ -7,7 +7,7 @@ import type { ByteStream } from '../../src/grpc/byte-stream.js';
  */
 export function withManualTicks<T>(step: (runTicks: () => void) => T): T {
   const ticks: (() => void)[] = [];
-  const spy = vi.spyOn(process, 'nextTick').mockImplementation((tick: () => void) => void ticks.push(tick));
+  const spy = vi.spyOn(process, 'nextTick').mockImplementation((tick) => void ticks.push(tick as () => void));
   try {
     return step(() => {
       for (let tick = ticks.shift(); tick; tick = ticks.shift()) tick();

@@ -40,6 +40,10 @@ class FakeCall extends EventEmitter {
     return '10.0.0.7:51234';
   }
 
+  getAuthContext(): object {
+    return {};
+  }
+
   /** Lets the other side's frames arrive. */
   receive(...frames: v1.IExchangeFrame[]): void {
     for (const frame of frames) this.emit('data', v1.ExchangeFrame.encode(frame).finish());

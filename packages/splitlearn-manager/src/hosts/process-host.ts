@@ -55,6 +55,9 @@ export async function startProcessHost(options: HostOptions, logger: Logger, sig
   }
 }
 
+/** Reasons by which comm says that the runner is not there, or not any more. */
+const LOST = new Set(['NOT_SENT', 'CONNECTION_LOST', 'STALLED']);
+
 class Runner {
   readonly #options: HostOptions;
   readonly #folder: string;
@@ -141,7 +144,7 @@ class Runner {
     const explain = async (error: unknown): Promise<unknown> => {
       if (!(error instanceof CommError) || error.code !== 'UNAVAILABLE') return error;
       if (this.#stopping) return this.#crashed();
-      if (error.reason !== undefined) return error;
+      if (error.reason !== undefined && !LOST.has(error.reason)) return error;
       // The connection is lost an instant before the exit is known. If no exit follows, it is what it says.
       await Promise.race([this.#exited, delay(EXIT_NOTICE_MS, undefined, { ref: false })]);
       return this.#ended ? this.#crashed() : error;
