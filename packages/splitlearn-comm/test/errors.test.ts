@@ -13,12 +13,15 @@ import {
   type Tensors,
   tensor,
 } from '@splitlearn/comm';
-import { loopback } from '@splitlearn/comm/testing';
-import { describe, expect, it } from 'vitest';
+import { loopback as overTcp } from '@splitlearn/comm/testing';
+import { describe, expect, it, vi } from 'vitest';
 import { abortReason, collect, deferred, rejection } from './support/deferred.js';
 import { foreignServer } from './support/foreign-server.js';
 import { echo, RecordingLogger, valueAt } from './support/functions.js';
 import { Wire } from './support/raw-client.js';
+import { transports } from './support/transports.js';
+
+vi.mock('../dist/grpc/internals.js', { spy: true });
 
 const input = tensor([1]);
 
@@ -30,217 +33,222 @@ function throwing(error: unknown): ComputeFunction {
   };
 }
 
-describe('a CommError of the compute function', () => {
-  it.each<CommErrorCode>([
-    'NOT_FOUND',
-    'RESOURCE_EXHAUSTED',
-    'UNAVAILABLE',
-    'DEADLINE_EXCEEDED',
-    'UNAUTHENTICATED',
-    'DATA_LOSS',
-  ])('%s travels with its reason and when to come back, and without its cause', async (code) => {
-    const thrown = new CommError(code, 'as it is: ü 日本 %41\n', {
-      reason: 'SUCH_IS_LIFE',
-      retryAfterMs: 1_500,
-      cause: new Error('secret'),
-    });
-    await using pair = await loopback(throwing(thrown));
-    const error = await rejection(pair.client.compute(input));
-    expect(error).toMatchObject({
-      name: 'CommError',
-      code,
-      message: thrown.message,
-      reason: 'SUCH_IS_LIFE',
-      retryAfterMs: 1_500,
-    });
-    expect((error as CommError).cause).toBe(undefined);
-  });
-
-  it('without a reason says what it says, and nothing about the connection', async () => {
-    await using pair = await loopback(throwing(new CommError('UNAVAILABLE', 'the database is away')));
-    expect(await rejection(pair.client.compute(input))).toMatchObject({
-      message: 'the database is away',
-      reason: undefined,
-    });
-  });
-
-  it.each<[string, CommError, string]>([
-    ['with half a character', new CommError('ABORTED', 'half \ud800', { reason: 'ok' }), 'half \ufffd'],
-    [
-      'with a reason that is no header',
-      new CommError('ABORTED', 'text', { reason: 'schön\r\ngrpc-status: 0' }),
-      'text',
-    ],
-    ['that is endless', new CommError('ABORTED', `${'x'.repeat(1e6)} the end`), 'the end'],
-  ])('%s arrives, and so do all others on the connection', async (_, thrown, message) => {
-    await using pair = await loopback({
-      async compute({ inputs, parameters }) {
-        if (parameters?.fail) throw thrown;
-        return { outputs: inputs };
-      },
-    });
-    expect(await rejection(pair.client.compute(input, { parameters: { fail: true } }))).toMatchObject({
-      code: 'ABORTED',
-      message: expect.stringContaining(message),
-    });
-    expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters: { fail: true } }])))).toMatchObject({
-      code: 'ABORTED',
-    });
-    expect(await pair.client.compute(input)).toEqual(input);
-  });
-
-  it('of another class is what its toCommError says', async () => {
-    class ModelError extends Error {
-      toCommError() {
-        return new CommError('NOT_FOUND', 'no such model', { reason: 'MODEL_NOT_FOUND' });
-      }
-    }
-    const logger = new RecordingLogger();
-    await using pair = await loopback(throwing(new ModelError('/secret/path')), { server: { logger } });
-    expect(await rejection(pair.client.compute(input))).toMatchObject({ code: 'NOT_FOUND', reason: 'MODEL_NOT_FOUND' });
-    expect(logger.lines).toEqual([]);
-  });
-});
-
-describe('an unexpected error', () => {
-  it.each<[string, unknown, RegExp]>([
-    ['an Error', new TypeError('password = 1234'), /^request my-id failed: TypeError: password = 1234\n\s+at /],
-    ['a string', 'password = 1234', /^request my-id failed: password = 1234$/],
-    ['undefined', undefined, /^request my-id failed: undefined$/],
-    ['an object of no class', Object.create(null), /^request my-id failed: \[Object: null prototype\] \{\}$/],
-  ])(
-    '%s is logged with its stack and the request’s id, and reaches the caller without its message',
-    async (_, thrown, line) => {
-      const logger = new RecordingLogger();
-      await using pair = await loopback(throwing(thrown), { server: { logger } });
-      const error = await rejection(pair.client.compute(input, { requestId: 'my-id' }));
-      expect(error).toMatchObject({
-        code: 'INTERNAL',
-        message: "the compute function failed; the server's log has the error of request my-id",
+describe.each(transports)('over $name', ({ loopback }) => {
+  describe('a CommError of the compute function', () => {
+    it.each<CommErrorCode>([
+      'NOT_FOUND',
+      'RESOURCE_EXHAUSTED',
+      'UNAVAILABLE',
+      'DEADLINE_EXCEEDED',
+      'UNAUTHENTICATED',
+      'DATA_LOSS',
+    ])('%s travels with its reason and when to come back, and without its cause', async (code) => {
+      const thrown = new CommError(code, 'as it is: ü 日本 %41\n', {
+        reason: 'SUCH_IS_LIFE',
+        retryAfterMs: 1_500,
+        cause: new Error('secret'),
       });
-      expect(logger.lines).toEqual([expect.stringMatching(line)]);
-    },
-  );
+      await using pair = await loopback(throwing(thrown));
+      const error = await rejection(pair.client.compute(input));
+      expect(error).toMatchObject({
+        name: 'CommError',
+        code,
+        message: thrown.message,
+        reason: 'SUCH_IS_LIFE',
+        retryAfterMs: 1_500,
+      });
+      expect((error as CommError).cause).toBe(undefined);
+    });
 
-  it('is logged with an id that cannot write lines of its own into the log', async () => {
-    const logger = new RecordingLogger();
-    await using pair = await loopback(throwing(new Error('x')), { server: { logger } });
-    await rejection(pair.client.compute(input, { requestId: `a\nrequest b failed: \x1b[31m${'c'.repeat(1_000)}` }));
-    expect(logger.lines[0]).toMatch(/^request a\?request b failed: \?\[31mc+ failed: Error: x\n/);
-    expect(logger.lines[0]?.split('\n')[0]?.length).toBeLessThan(250);
-  });
+    it('without a reason says what it says, and nothing about the connection', async () => {
+      await using pair = await loopback(throwing(new CommError('UNAVAILABLE', 'the database is away')));
+      expect(await rejection(pair.client.compute(input))).toMatchObject({
+        message: 'the database is away',
+        reason: undefined,
+      });
+    });
 
-  it('in info() is one too', async () => {
-    const logger = new RecordingLogger();
-    const info = (): ServiceInfo => {
-      throw new Error('no info');
-    };
-    await using pair = await loopback({ ...echo, info }, { server: { logger } });
-    expect(await rejection(pair.client.getServiceInfo())).toMatchObject({ code: 'INTERNAL' });
-    expect(logger.lines).toEqual([expect.stringContaining('no info')]);
-  });
+    it.each<[string, CommError, string]>([
+      ['with half a character', new CommError('ABORTED', 'half \ud800', { reason: 'ok' }), 'half \ufffd'],
+      [
+        'with a reason that is no header',
+        new CommError('ABORTED', 'text', { reason: 'schön\r\ngrpc-status: 0' }),
+        'text',
+      ],
+      ['that is endless', new CommError('ABORTED', `${'x'.repeat(1e6)} the end`), 'the end'],
+    ])('%s arrives, and so do all others on the connection', async (_, thrown, message) => {
+      await using pair = await loopback({
+        async compute({ inputs, parameters }) {
+          if (parameters?.fail) throw thrown;
+          return { outputs: inputs };
+        },
+      });
+      expect(await rejection(pair.client.compute(input, { parameters: { fail: true } }))).toMatchObject({
+        code: 'ABORTED',
+        message: expect.stringContaining(message),
+      });
+      expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters: { fail: true } }])))).toMatchObject({
+        code: 'ABORTED',
+      });
+      expect(await pair.client.compute(input)).toEqual(input);
+    });
 
-  it.each<[string, unknown, string]>([
-    ['nothing', undefined, 'undefined is given where tensors by name are needed'],
-    ['numbers', { y: [1, 2] }, "'y' is no tensor"],
-    [
-      'too few numbers',
-      { y: { ...tensor([1, 2]), shape: [3] } },
-      "tensor 'y' of shape [3] needs 3 elements, but its data has 2",
-    ],
-  ])('of a function that returns %s is the function’s, not the caller’s', async (_, outputs, message) => {
-    await using pair = await loopback(new AsyncLambdaComputeFunction(() => outputs as Tensors));
-    expect(await rejection(pair.client.compute(input))).toMatchObject({
-      code: 'INTERNAL',
-      message: expect.stringContaining(`the compute function gave no valid response: ${message}`),
+    it('of another class is what its toCommError says', async () => {
+      class ModelError extends Error {
+        toCommError() {
+          return new CommError('NOT_FOUND', 'no such model', { reason: 'MODEL_NOT_FOUND' });
+        }
+      }
+      const logger = new RecordingLogger();
+      await using pair = await loopback(throwing(new ModelError('/secret/path')), { server: { logger } });
+      expect(await rejection(pair.client.compute(input))).toMatchObject({
+        code: 'NOT_FOUND',
+        reason: 'MODEL_NOT_FOUND',
+      });
+      expect(logger.lines).toEqual([]);
     });
   });
-});
 
-describe('a message that is too large', () => {
-  const sized: ComputeFunction = {
-    async compute({ parameters }) {
-      return { outputs: { y: tensor(new Uint8Array(Number(parameters?.bytes ?? 1))) } };
-    },
-  };
-  const LIMIT = 10_000;
-  const tooLarge = { code: 'RESOURCE_EXHAUSTED', reason: 'MESSAGE_TOO_LARGE', retryable: false };
-
-  it('is refused by the client that sends it, with both sizes', async () => {
-    await using pair = await loopback(sized, { client: { maxMessageLength: LIMIT } });
-    const large = tensor(new Uint8Array(20_000));
-    const expected = {
-      ...tooLarge,
-      message: expect.stringMatching(
-        /^the request has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/,
-      ),
-    };
-    expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
-    expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
-    expect(pair.client.getStatistics().bytesSent).toBe(0);
-  });
-
-  it('is refused by the server that receives it, with both sizes', async () => {
-    await using pair = await loopback(sized, { server: { maxMessageLength: LIMIT } });
-    const large = tensor(new Uint8Array(20_000));
-    const expected = {
-      ...tooLarge,
-      message: expect.stringMatching(/^the request has 200\d\d bytes, .*10000.*raise it on client and server/),
-    };
-    expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
-    expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
-    await pair.client.compute(input);
-  });
-
-  it('is refused by the server that would send it, with both sizes', async () => {
-    await using pair = await loopback(sized, { server: { maxMessageLength: LIMIT } });
-    const parameters = { bytes: 20_000 };
-    const expected = {
-      ...tooLarge,
-      message: expect.stringMatching(
-        /^the response has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/,
-      ),
-    };
-    expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
-    expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
-    expect(pair.server.getStatistics()).toMatchObject({ succeeded: 0, failed: { RESOURCE_EXHAUSTED: 2 } });
-  });
-
-  it('is refused by the client that receives it, with both sizes', async () => {
-    await using pair = await loopback(sized, { client: { maxMessageLength: LIMIT } });
-    const parameters = { bytes: 20_000 };
-    const expected = {
-      ...tooLarge,
-      message: expect.stringMatching(/^the response has 200\d\d bytes, .*10000.*raise it on client and server/),
-    };
-    expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
-    expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
-  });
-
-  it('of exactly the limit is not', async () => {
-    let bytes = 0;
-    await using measuring = await loopback(echo);
-    await measuring.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
-    bytes = measuring.client.getStatistics().bytesSent;
-    await using pair = await loopback(echo, {
-      client: { maxMessageLength: bytes + 100 },
-      server: { maxMessageLength: bytes + 100 },
-    });
-    await pair.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
-    await using exact = await loopback(sized, { client: { maxMessageLength: bytes } });
-    await exact.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
-    expect(await rejection(exact.client.compute(tensor(new Uint8Array(5_001)), { requestId: 'r' }))).toMatchObject(
-      tooLarge,
+  describe('an unexpected error', () => {
+    it.each<[string, unknown, RegExp]>([
+      ['an Error', new TypeError('password = 1234'), /^request my-id failed: TypeError: password = 1234\n\s+at /],
+      ['a string', 'password = 1234', /^request my-id failed: password = 1234$/],
+      ['undefined', undefined, /^request my-id failed: undefined$/],
+      ['an object of no class', Object.create(null), /^request my-id failed: \[Object: null prototype\] \{\}$/],
+    ])(
+      '%s is logged with its stack and the request’s id, and reaches the caller without its message',
+      async (_, thrown, line) => {
+        const logger = new RecordingLogger();
+        await using pair = await loopback(throwing(thrown), { server: { logger } });
+        const error = await rejection(pair.client.compute(input, { requestId: 'my-id' }));
+        expect(error).toMatchObject({
+          code: 'INTERNAL',
+          message: "the compute function failed; the server's log has the error of request my-id",
+        });
+        expect(logger.lines).toEqual([expect.stringMatching(line)]);
+      },
     );
+
+    it('is logged with an id that cannot write lines of its own into the log', async () => {
+      const logger = new RecordingLogger();
+      await using pair = await loopback(throwing(new Error('x')), { server: { logger } });
+      await rejection(pair.client.compute(input, { requestId: `a\nrequest b failed: \x1b[31m${'c'.repeat(1_000)}` }));
+      expect(logger.lines[0]).toMatch(/^request a\?request b failed: \?\[31mc+ failed: Error: x\n/);
+      expect(logger.lines[0]?.split('\n')[0]?.length).toBeLessThan(250);
+    });
+
+    it('in info() is one too', async () => {
+      const logger = new RecordingLogger();
+      const info = (): ServiceInfo => {
+        throw new Error('no info');
+      };
+      await using pair = await loopback({ ...echo, info }, { server: { logger } });
+      expect(await rejection(pair.client.getServiceInfo())).toMatchObject({ code: 'INTERNAL' });
+      expect(logger.lines).toEqual([expect.stringContaining('no info')]);
+    });
+
+    it.each<[string, unknown, string]>([
+      ['nothing', undefined, 'undefined is given where tensors by name are needed'],
+      ['numbers', { y: [1, 2] }, "'y' is no tensor"],
+      [
+        'too few numbers',
+        { y: { ...tensor([1, 2]), shape: [3] } },
+        "tensor 'y' of shape [3] needs 3 elements, but its data has 2",
+      ],
+    ])('of a function that returns %s is the function’s, not the caller’s', async (_, outputs, message) => {
+      await using pair = await loopback(new AsyncLambdaComputeFunction(() => outputs as Tensors));
+      expect(await rejection(pair.client.compute(input))).toMatchObject({
+        code: 'INTERNAL',
+        message: expect.stringContaining(`the compute function gave no valid response: ${message}`),
+      });
+    });
   });
 
-  it('may be very large where the limit is', async () => {
-    await using pair = await loopback(echo, {
-      client: { maxMessageLength: 2 ** 40 },
-      server: { maxMessageLength: 2 ** 40 },
+  describe('a message that is too large', () => {
+    const sized: ComputeFunction = {
+      async compute({ parameters }) {
+        return { outputs: { y: tensor(new Uint8Array(Number(parameters?.bytes ?? 1))) } };
+      },
+    };
+    const LIMIT = 10_000;
+    const tooLarge = { code: 'RESOURCE_EXHAUSTED', reason: 'MESSAGE_TOO_LARGE', retryable: false };
+
+    it('is refused by the client that sends it, with both sizes', async () => {
+      await using pair = await loopback(sized, { client: { maxMessageLength: LIMIT } });
+      const large = tensor(new Uint8Array(20_000));
+      const expected = {
+        ...tooLarge,
+        message: expect.stringMatching(
+          /^the request has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/,
+        ),
+      };
+      expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
+      expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
+      expect(pair.client.getStatistics().bytesSent).toBe(0);
     });
-    expect(await pair.client.compute(input)).toEqual(input);
-    expect((await pair.client.getServiceInfo()).maxMessageBytes).toBe(2 ** 40);
+
+    it('is refused by the server that receives it, with both sizes', async () => {
+      await using pair = await loopback(sized, { server: { maxMessageLength: LIMIT } });
+      const large = tensor(new Uint8Array(20_000));
+      const expected = {
+        ...tooLarge,
+        message: expect.stringMatching(/^the request has 200\d\d bytes, .*10000.*raise it on client and server/),
+      };
+      expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
+      expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
+      await pair.client.compute(input);
+    });
+
+    it('is refused by the server that would send it, with both sizes', async () => {
+      await using pair = await loopback(sized, { server: { maxMessageLength: LIMIT } });
+      const parameters = { bytes: 20_000 };
+      const expected = {
+        ...tooLarge,
+        message: expect.stringMatching(
+          /^the response has 200\d\d bytes, more than maxMessageLength allows \(10000\); raise it/,
+        ),
+      };
+      expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
+      expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
+      expect(pair.server.getStatistics()).toMatchObject({ succeeded: 0, failed: { RESOURCE_EXHAUSTED: 2 } });
+    });
+
+    it('is refused by the client that receives it, with both sizes', async () => {
+      await using pair = await loopback(sized, { client: { maxMessageLength: LIMIT } });
+      const parameters = { bytes: 20_000 };
+      const expected = {
+        ...tooLarge,
+        message: expect.stringMatching(/^the response has 200\d\d bytes, .*10000.*raise it on client and server/),
+      };
+      expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
+      expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
+    });
+
+    it('of exactly the limit is not', async () => {
+      let bytes = 0;
+      await using measuring = await loopback(echo);
+      await measuring.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
+      bytes = measuring.client.getStatistics().bytesSent;
+      await using pair = await loopback(echo, {
+        client: { maxMessageLength: bytes + 100 },
+        server: { maxMessageLength: bytes + 100 },
+      });
+      await pair.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
+      await using exact = await loopback(sized, { client: { maxMessageLength: bytes } });
+      await exact.client.compute(tensor(new Uint8Array(5_000)), { requestId: 'r' });
+      expect(await rejection(exact.client.compute(tensor(new Uint8Array(5_001)), { requestId: 'r' }))).toMatchObject(
+        tooLarge,
+      );
+    });
+
+    it('may be very large where the limit is', async () => {
+      await using pair = await loopback(echo, {
+        client: { maxMessageLength: 2 ** 40 },
+        server: { maxMessageLength: 2 ** 40 },
+      });
+      expect(await pair.client.compute(input)).toEqual(input);
+      expect((await pair.client.getServiceInfo()).maxMessageBytes).toBe(2 ** 40);
+    });
   });
 });
 
@@ -272,7 +280,7 @@ describe('a server', () => {
 
   it('that goes away during a call fails it, and is found again when it is back', async () => {
     const begun = deferred();
-    await using pair = await loopback({
+    await using pair = await overTcp({
       async compute({ inputs, parameters }, { signal }) {
         if (!parameters?.hang) return { outputs: inputs };
         begun.resolve();
@@ -363,7 +371,7 @@ describe('a client', () => {
   });
 
   it('that is closed makes no more calls, and may be closed again', async () => {
-    await using pair = await loopback(echo);
+    await using pair = await overTcp(echo);
     const { client } = pair;
     await client.close();
     await client.close();
@@ -378,7 +386,7 @@ describe('a client', () => {
   it('that is closed lets calls that are under way finish', async () => {
     const begun = deferred();
     const answer = deferred();
-    await using pair = await loopback({
+    await using pair = await overTcp({
       async compute({ inputs }) {
         begun.resolve();
         await answer.promise;
@@ -415,7 +423,7 @@ describe('a client', () => {
       "tensor 'x' of shape [2] needs 2 elements, but its data has 1",
     ],
   ])('cannot send %s', async (_, tensors, message) => {
-    await using pair = await loopback(echo);
+    await using pair = await overTcp(echo);
     expect(await rejection(pair.client.compute(tensors as Tensors))).toMatchObject({
       code: 'INVALID_ARGUMENT',
       message: expect.stringContaining(message),
@@ -424,14 +432,14 @@ describe('a client', () => {
   });
 
   it('cannot send a request whose parameters contain themselves', async () => {
-    await using pair = await loopback(echo);
+    await using pair = await overTcp(echo);
     const parameters: Record<string, never> = {};
     Object.assign(parameters, { parameters });
     expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   });
 
   it('wants exactly one output for one input, and says which there are', async () => {
-    await using pair = await loopback({
+    await using pair = await overTcp({
       async compute({ parameters }) {
         const names = parameters?.names as string[];
         return { outputs: Object.fromEntries(names.map((name) => [name, tensor([1])])) };
@@ -451,7 +459,7 @@ describe('retrying', () => {
   it('makes a call again when the server was too busy, with the time that it asked for', async () => {
     let attempts = 0;
     const waits: number[] = [];
-    await using pair = await loopback(
+    await using pair = await overTcp(
       {
         async compute({ inputs }) {
           if (++attempts < 3)
@@ -478,7 +486,7 @@ describe('retrying', () => {
   });
 
   it('is not done unless it is asked for', async () => {
-    await using pair = await loopback(throwing(new CommError('UNAVAILABLE', 'once')));
+    await using pair = await overTcp(throwing(new CommError('UNAVAILABLE', 'once')));
     await rejection(pair.client.compute(input));
     expect(pair.server.getStatistics().requests).toBe(1);
   });

@@ -44,7 +44,7 @@ export interface GRPCComputeClientOptions {
 /** How long a server may take to give a sign when it is asked for one. */
 const KEEP_ALIVE_TIMEOUT_MS = 20_000;
 /** What gRPC's prefix can say of a message's length. */
-export const MAX_MESSAGE_BYTES = 2 ** 32 - 1;
+const MAX_MESSAGE_BYTES = 2 ** 32 - 1;
 
 export interface ClientSettings
   extends Required<Omit<GRPCComputeClientOptions, 'tls' | 'token' | 'keepAliveMs'>>,

@@ -16,9 +16,10 @@ export interface EncodedMessage {
    * The message as pieces in order, to be sent later. Large memory that is movable (see `markMovable`) is referenced, and
    * must stay as it is until it has been sent; all else is copied now, so the caller may change its tensors afterwards.
    *
+   * @param allocate - Where the copies go. Default: fresh memory.
    * @throws CommError as `writeTo`.
    */
-  toParts(): Uint8Array[];
+  toParts(allocate?: (bytes: number) => Uint8Array): Uint8Array[];
 }
 
 /** The fields of a message that come behind its tensors. */
@@ -69,11 +70,11 @@ export class TensorMessage implements EncodedMessage {
     this.#tail.write(target, at);
   }
 
-  toParts(): Uint8Array[] {
+  toParts(allocate: (bytes: number) => Uint8Array = Buffer.allocUnsafe): Uint8Array[] {
     let copiedBytes = this.byteLength;
     for (const tensor of this.#tensors) if (isReferenced(tensor)) copiedBytes -= tensor.dataByteLength;
-    // Out of Node's pool, where they are small: they are only ever read.
-    const copied = Buffer.allocUnsafe(copiedBytes);
+    // Out of Node's pool, by default, where they are small: they are only ever read.
+    const copied = allocate(copiedBytes);
     if (copiedBytes === this.byteLength) {
       this.writeTo(copied, 0);
       return [copied];

@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { Metadata } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
@@ -114,6 +115,17 @@ describe('a call', () => {
       { call: 1, end: true, piece: bytesOf(3) },
     );
     expect((await Promise.all(answers)).map(({ byteLength }) => byteLength)).toEqual([5, 1]);
+  });
+
+  it('leaves no timer and no listener behind', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] });
+    const { call, exchange } = await open();
+    const { signal } = new AbortController();
+    const answer = exchange.unary(message(1), { deadlineMs: Date.now() + 1_000, signal });
+    expect([vi.getTimerCount(), getEventListeners(signal, 'abort').length]).toEqual([1, 1]);
+    call.receive({ call: 1, end: true, piece: bytesOf(1) });
+    await answer;
+    expect([vi.getTimerCount(), getEventListeners(signal, 'abort').length]).toEqual([0, 0]);
   });
 
   it('that fails says why', async () => {

@@ -2,6 +2,7 @@ import { splitlearn } from '#proto';
 import type { ByteStream } from '../grpc/byte-stream.js';
 import type { BulkRight, RightMessage } from './bulk-right.js';
 import { type Head, headRoom, MAX_HEAD_BYTES, writeHead } from './frames.js';
+import { sendBuffers } from './send-buffers.js';
 
 import v1 = splitlearn.comm.v1;
 
@@ -21,7 +22,7 @@ const RUN_BYTES = 16 * 1024;
 export interface SendableMessage {
   readonly byteLength: number;
   writeTo(target: Uint8Array, offset: number): void;
-  toParts(): Uint8Array[];
+  toParts(allocate?: (bytes: number) => Uint8Array): Uint8Array[];
 }
 
 interface LargeMessage {
@@ -95,7 +96,13 @@ export class FrameSender {
     if (this.#closed) return;
     const { byteLength } = message;
     if (byteLength > SMALL_MESSAGE_BYTES) {
-      this.#large.push({ head, parts: message.toParts(), byteLength, sentBytes: 0, part: 0, partOffset: 0, sent });
+      let copy: Buffer | undefined;
+      const parts = message.toParts((bytes) => (copy = sendBuffers.take(bytes)));
+      const done = () => {
+        if (copy) sendBuffers.giveBack(copy);
+        sent();
+      };
+      this.#large.push({ head, parts, byteLength, sentBytes: 0, part: 0, partOffset: 0, sent: done });
     } else {
       const offset = this.#room(headRoom(head) + byteLength);
       const at = writeHead(this.#slab, offset, head, byteLength);

@@ -139,6 +139,24 @@ describe('a call', () => {
     expect(second?.opened.incoming.deadlineMs).toBe(Number.POSITIVE_INFINITY);
   });
 
+  it('leaves no timer behind', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const { call } = serve();
+    call.receive({ call: 1, begin, end: true, piece: bytesOf(1) });
+    expect(vi.getTimerCount()).toBe(1);
+    await settle();
+    expect(call.takeFrames()).toHaveLength(1);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('is begun once, however many messages come for it', async () => {
+    const gate = new Gate();
+    const { call, budget, limits } = serve(gate);
+    call.receive({ call: 1, begin, piece: bytesOf(2) }, { call: 1, piece: bytesOf(3) }, { call: 1, end: true });
+    expect(gate.begun.map(({ message }) => message.byteLength)).toEqual([2]);
+    expect(budget.bytes).toBe(limits.maxRequestBytes - 2);
+  });
+
   it('that fails has its status, with reason and when to try again', async () => {
     const error = new CommError('UNAVAILABLE', 'later', { reason: 'BUSY', retryAfterMs: 7 });
     const setup = serve({ unary: async () => ({ ok: false, error }) });
@@ -185,6 +203,8 @@ describe('a call', () => {
       unary: async () => ({ ok: true, value: encoded(bytesOf(8_000_000)) }),
     });
     setup.call.receive({ call: 1, begin, end: true, piece: bytesOf(1) });
+    // The server may send all of it.
+    setup.call.receive({ connection: { bulkRight: v1.BulkRight.BULK_RIGHT_PASSED } });
     const takeBytes = () => setup.call.takeFrames().reduce((sum, { piece = '' }) => sum + piece.length, 0);
     await new Promise((resolve) => setImmediate(resolve));
     expect(takeBytes()).toBeGreaterThan(0);

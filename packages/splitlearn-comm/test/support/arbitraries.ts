@@ -108,3 +108,10 @@ export function allBits(named: Tensors) {
 export function canonical(value: JsonValue): string {
   return JSON.stringify(value, (_, item: JsonValue) => (Object.is(item, -0) ? '-0' : item));
 }
+
+/** A tensor of nothing but zeros, or empty texts. */
+export function zeros(dtype: DType, sizes: readonly number[]): Tensor {
+  const count = sizes.reduce((product, size) => product * size, 1);
+  const data = dtype === 'string' ? new Array<string>(count).fill('') : new ARRAYS[dtype](count);
+  return { dtype, shape: sizes, data } as Tensor;
+}
