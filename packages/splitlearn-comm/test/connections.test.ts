@@ -4,7 +4,6 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect as http2Connec
 import { connect, type Socket } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import {
-  Metadata,
   Server,
   ServerCredentials,
   type ServerDuplexStream,

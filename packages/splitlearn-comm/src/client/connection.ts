@@ -116,7 +116,9 @@ export class Connection {
         this.#client,
         this.address,
         Compute,
-        toBytes(encode(5, this.#settings.maxMessageLength)), this.#own(options));
+        toBytes(encode(5, this.#settings.maxMessageLength)),
+        this.#own(options),
+      );
     } finally {
       this.inFlight--;
     }

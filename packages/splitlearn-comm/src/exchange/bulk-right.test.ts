@@ -3,8 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { splitlearn } from '#proto';
 import { Pipe, withManualTicks } from '../../test/support/byte-wire.js';
 import { BulkRight, FREE_BYTES } from './bulk-right.js';
+import { FrameReader } from './frame-reader.js';
 import { FrameSender } from './frame-sender.js';
-import { type Frame, FrameReader } from './frames.js';
+import type { Frame } from './frames.js';
 
 import v1 = splitlearn.comm.v1;
 

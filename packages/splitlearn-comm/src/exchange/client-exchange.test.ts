@@ -417,7 +417,7 @@ describe('both sides together', () => {
     new ServerExchange(
       server.asGrpc,
       echo,
-      { maxCalls: 100, maxRequestBytes: budget.bytes, keepAlive },
+      { maxCalls: 100, maxRequestBytes: budget.bytes, slowPeerTimeoutMs: 30_000, keepAlive },
       budget,
       () => {},
     );

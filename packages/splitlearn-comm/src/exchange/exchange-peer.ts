@@ -1,8 +1,9 @@
 import { splitlearn } from '#proto';
 import type { ByteStream } from '../grpc/byte-stream.js';
 import { BulkRight } from './bulk-right.js';
+import { FrameReader } from './frame-reader.js';
 import { FrameSender } from './frame-sender.js';
-import { type Frame, FrameReader } from './frames.js';
+import type { Frame } from './frames.js';
 import type { IncomingMessage } from './incoming-message.js';
 import { type KeepAlive, Watchdog } from './watchdog.js';
 

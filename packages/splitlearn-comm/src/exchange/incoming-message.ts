@@ -32,6 +32,11 @@ export class IncomingMessage {
     return this.#bytes.length;
   }
 
+  /** How much of it has come. */
+  get filledBytes(): number {
+    return this.#filled;
+  }
+
   /** Whether a piece of that size has room. */
   takes(pieceBytes: number): boolean {
     return this.#filled + pieceBytes <= this.#bytes.length;

@@ -9,6 +9,7 @@ import type { Answers, Outcome } from '../server/async-compute-servicer.js';
 import { OpenCall } from '../server/call-context.js';
 import { ExchangeServer } from '../server/exchange-calls.js';
 import { type ExchangeLimits, ServerExchange } from './server-exchange.js';
+import { MESSAGE_OVERHEAD_BYTES } from './session-window.js';
 
 import v1 = splitlearn.comm.v1;
 
@@ -57,7 +58,7 @@ interface Setup {
 }
 
 function serve(answers: Partial<Answers> = {}, given: Partial<ExchangeLimits> = {}): Setup {
-  const limits = { maxCalls: 4, maxRequestBytes: 1_000_000, keepAlive, ...given };
+  const limits = { maxCalls: 4, maxRequestBytes: 1_000_000, slowPeerTimeoutMs: 30_000, keepAlive, ...given };
   const call = new FakeServerCall({ maxMessageBytes: MAX_MESSAGE_BYTES });
   const budget = { bytes: limits.maxRequestBytes };
   let overs = 0;
@@ -254,6 +255,27 @@ describe('a session', () => {
     expect(budget.bytes).toBe(limits.maxRequestBytes);
   });
 
+  it('of which half a message comes, and then nothing, is given up with its memory', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      const { call, budget, limits } = serve({}, { slowPeerTimeoutMs: 1_000 });
+      call.receive({ call: 1, begin: {}, messageBytes: 100_000, piece: bytesOf(5_000) });
+      vi.advanceTimersByTime(1_000);
+      call.receive({ call: 1, piece: bytesOf(5_000) });
+      vi.advanceTimersByTime(1_000);
+      expect(call.takeFrames()).toEqual([]);
+      expect(budget.bytes).toBe(limits.maxRequestBytes - 100_000);
+      call.receive({ call: 1, piece: bytesOf(10) });
+      vi.advanceTimersByTime(1_000);
+      await settle();
+      expect(call.takeFrames()).toMatchObject([{ call: 1, status: { code: 4, reason: 'SLOW_PEER' } }]);
+      expect(budget.bytes).toBe(limits.maxRequestBytes);
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('gives the bytes back that its reader has taken, and says so', async () => {
     const { call, budget, limits } = serve({
       async session(messages) {
@@ -266,8 +288,8 @@ describe('a session', () => {
     for (let count = 0; count < 20; count++) call.receive({ call: 1, piece: bytesOf(30_000) });
     await settle();
     // In steps of at least 256 KiB.
-    expect(call.takeFrames()).toEqual([{ call: 1, takenBytes: 270_000 }]);
-    expect(budget.bytes).toBe(limits.maxRequestBytes - 330_000);
+    expect(call.takeFrames()).toEqual([{ call: 1, takenBytes: 9 * (30_000 + MESSAGE_OVERHEAD_BYTES) }]);
+    expect(budget.bytes).toBe(limits.maxRequestBytes - 11 * (30_000 + MESSAGE_OVERHEAD_BYTES));
     call.receive({ call: 1, cancel: CANCELLED });
     expect(budget.bytes).toBe(limits.maxRequestBytes);
   });
@@ -522,7 +544,7 @@ describe('a connection', () => {
       { call: 3, begin: { session: true } },
       { call: 3, piece: bytesOf(50) },
     );
-    expect(budget.bytes).toBe(limits.maxRequestBytes - 160);
+    expect(budget.bytes).toBe(limits.maxRequestBytes - 160 - MESSAGE_OVERHEAD_BYTES);
     call.lose();
     expect(budget.bytes).toBe(limits.maxRequestBytes);
     expect(gate.begun[0]?.opened.signal.reason).toMatchObject({ code: 'CANCELLED' });
@@ -576,7 +598,7 @@ describe('a connection', () => {
 });
 
 describe('an exchange server', () => {
-  const limits = { maxCalls: 4, maxRequestBytes: 1_000, keepAlive };
+  const limits = { maxCalls: 4, maxRequestBytes: 1_000, slowPeerTimeoutMs: 30_000, keepAlive };
 
   it('lets all connections drain, also those that come later', async () => {
     const server = new ExchangeServer(echo, limits);

@@ -13,7 +13,7 @@ import { ExchangePeer, READS_WHILE_WRITING } from './exchange-peer.js';
 import type { Frame } from './frames.js';
 import { readHello, writeHello } from './hello.js';
 import { announcedBytes, IncomingMessage } from './incoming-message.js';
-import { MessageQueue, SendWindow } from './session-window.js';
+import { MESSAGE_OVERHEAD_BYTES, MessageQueue, SendWindow } from './session-window.js';
 import type { KeepAlive } from './watchdog.js';
 
 import v1 = splitlearn.comm.v1;
@@ -25,8 +25,13 @@ export interface ExchangeLimits {
   readonly maxCalls: number;
   /** Bytes of requests that may be held at once, on all connections. */
   readonly maxRequestBytes: number;
+  /** How long nothing may come of a message that has begun to come. */
+  readonly slowPeerTimeoutMs: number;
   readonly keepAlive: KeepAlive;
 }
+
+/** Less in that time counts as nothing. */
+const SLOW_PEER_BYTES = 1024;
 
 /** A call that is open: its request still coming, being computed, or its answer going out. */
 interface Entry {
@@ -36,6 +41,7 @@ interface Entry {
   readonly queue: MessageQueue | undefined;
   readonly window: SendWindow;
   partial: IncomingMessage | undefined;
+  partialTimer: NodeJS.Timeout | undefined;
   heldBytes: number;
   begun: boolean;
 }
@@ -128,9 +134,12 @@ export class ServerExchange {
         this.#refuse(frame.call, refusal);
         return undefined;
       }
-      entry.partial = new IncomingMessage(announcedBytes(frame));
-      entry.heldBytes += entry.partial.byteLength;
-      this.#budget.bytes -= entry.partial.byteLength;
+      const byteLength = announcedBytes(frame);
+      entry.partial = new IncomingMessage(byteLength);
+      const heldBytes = byteLength + (entry.session ? MESSAGE_OVERHEAD_BYTES : 0);
+      entry.heldBytes += heldBytes;
+      this.#budget.bytes -= heldBytes;
+      if (byteLength > frame.pieceBytes) this.#watchPartial(frame.call, entry, entry.partial);
     }
     if (entry.partial.takes(frame.pieceBytes)) return entry.partial;
     this.#refuse(frame.call, new CommError('INVALID_ARGUMENT', 'a message has more bytes than it said it would'));
@@ -148,6 +157,7 @@ export class ServerExchange {
     if (frame.takenBytes) entry.window.taken(frame.takenBytes);
     if (message) {
       entry.partial = undefined;
+      clearInterval(entry.partialTimer);
       if (entry.queue) entry.queue.push(message);
       else void this.#answerUnary(frame.call, entry, message);
     }
@@ -185,12 +195,29 @@ export class ServerExchange {
       queue: session ? new MessageQueue((takenBytes) => this.#taken(frame.call, takenBytes)) : undefined,
       window: new SendWindow(),
       partial: undefined,
+      partialTimer: undefined,
       heldBytes: 0,
       begun: false,
     };
     this.#entries.set(frame.call, entry);
     this.#peer.watch();
     if (entry.queue) void this.#answerSession(frame.call, entry, entry.queue);
+  }
+
+  /** A message of which nothing comes any more holds memory that others could use. */
+  #watchPartial(call: number, entry: Entry, partial: IncomingMessage): void {
+    const { slowPeerTimeoutMs } = this.#limits;
+    if (slowPeerTimeoutMs > MAX_TIMER_MS) return;
+    let seenBytes = 0;
+    entry.partialTimer = setInterval(() => {
+      const stuck = partial.filledBytes - seenBytes < SLOW_PEER_BYTES;
+      seenBytes = partial.filledBytes;
+      if (entry.partial !== partial) clearInterval(entry.partialTimer);
+      else if (stuck) {
+        const message = `the rest of the request did not come within ${slowPeerTimeoutMs} ms; check the network, and that the caller still runs`;
+        this.#refuse(call, new CommError('DEADLINE_EXCEEDED', message, { reason: 'SLOW_PEER' }));
+      }
+    }, slowPeerTimeoutMs).unref();
   }
 
   #expire(call: number): void {
@@ -279,6 +306,7 @@ export class ServerExchange {
     if (!entry) return;
     this.#entries.delete(call);
     clearTimeout(entry.timer);
+    clearInterval(entry.partialTimer);
     this.#peer.sender.drop(call);
     this.#budget.bytes += entry.heldBytes;
     entry.queue?.abort(entry.opened.abortReason ?? new CommError('CANCELLED', 'the session is over'));

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { collect, rejection } from '../../test/support/deferred.js';
 import { CommError } from '../errors.js';
-import { MessageQueue, SESSION_WINDOW_BYTES, SendWindow } from './session-window.js';
+import { MESSAGE_OVERHEAD_BYTES, MessageQueue, SESSION_WINDOW_BYTES, SendWindow } from './session-window.js';
 
 /** Lets everything happen that does not wait for anything. */
 async function settle(): Promise<void> {
@@ -22,10 +22,10 @@ const at = (sent: () => void) => sent();
 describe('SendWindow', () => {
   it('lets the writer be ahead of the reader by so much and no more', async () => {
     const window = new SendWindow();
-    await window.write(SESSION_WINDOW_BYTES - 1, at);
-    const last = window.write(1, at);
+    await window.write(SESSION_WINDOW_BYTES - MESSAGE_OVERHEAD_BYTES - 1, at);
+    const last = window.write(0, at);
     expect(await isThrough(last)).toBe(false);
-    window.taken(1);
+    window.taken(MESSAGE_OVERHEAD_BYTES);
     expect(await isThrough(last)).toBe(true);
   });
 
@@ -34,7 +34,7 @@ describe('SendWindow', () => {
     const write = window.write(10 * SESSION_WINDOW_BYTES, at);
     window.taken(9 * SESSION_WINDOW_BYTES);
     expect(await isThrough(write)).toBe(false);
-    window.taken(1);
+    window.taken(MESSAGE_OVERHEAD_BYTES + 1);
     expect(await isThrough(write)).toBe(true);
   });
 
@@ -131,7 +131,7 @@ describe('MessageQueue', () => {
         queue.end();
         let read = 0;
         for await (const { length } of queue) {
-          read += length;
+          read += length + MESSAGE_OVERHEAD_BYTES;
           expect(told).toBeLessThanOrEqual(read);
           // A writer that may be ahead by four times as much never waits for a reader who waits for it.
           expect(read - told).toBeLessThan(SESSION_WINDOW_BYTES / 4);

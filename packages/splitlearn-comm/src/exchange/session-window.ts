@@ -1,6 +1,9 @@
 /** Bytes of a session's messages that may wait for their reader on the other side; one message always may. */
 export const SESSION_WINDOW_BYTES = 1024 * 1024;
 
+/** What a message that waits costs beside its bytes: else a window of empty ones had no end. Part of the protocol. */
+export const MESSAGE_OVERHEAD_BYTES = 128;
+
 /** How far a session's writer may be ahead of its reader. */
 export class SendWindow {
   #ahead = 0;
@@ -14,7 +17,7 @@ export class SendWindow {
    */
   async write(bytes: number, send: (sent: () => void) => void): Promise<void> {
     if (this.#over) return;
-    this.#ahead += bytes;
+    this.#ahead += bytes + MESSAGE_OVERHEAD_BYTES;
     let leaving = true;
     send(() => {
       leaving = false;
@@ -74,7 +77,7 @@ export class MessageQueue {
     for (;;) {
       const message = this.#messages.shift();
       if (message) {
-        this.#tell(message.length);
+        this.#tell(message.length + MESSAGE_OVERHEAD_BYTES);
         yield message;
       } else if (this.#end) {
         if ('error' in this.#end) throw this.#end.error;

@@ -78,6 +78,8 @@ export interface ExchangeLimitOptions {
    * up. Default 30000; `Infinity` for never.
    */
   readonly keepAliveMs?: number;
+  /** Milliseconds in which something must come of a request that has come in part. Default 30000; `Infinity`: never. */
+  readonly slowPeerTimeoutMs?: number;
 }
 
 const DEFAULT_MAX_REQUEST_BYTES = 1024 ** 3;
@@ -304,13 +306,16 @@ function encodeOutputs({ outputs }: ComputeResponse, outputEncoding: number): Pr
 
 /** @throws CommError `INVALID_ARGUMENT`, naming the option, for a limit that is none. */
 function exchangeLimits(options: ExchangeLimitOptions, maxMessageLength: number): ExchangeLimits {
-  const { maxCallsPerConnection = 1024, maxRequestBytes = DEFAULT_MAX_REQUEST_BYTES, keepAliveMs = 30_000 } = options;
+  const { maxCallsPerConnection = 1024, maxRequestBytes = DEFAULT_MAX_REQUEST_BYTES } = options;
+  const { keepAliveMs = 30_000, slowPeerTimeoutMs = 30_000 } = options;
   assertInteger('maxCallsPerConnection', maxCallsPerConnection, 1, 2 ** 32 - 1);
   assertInteger('maxRequestBytes', maxRequestBytes, 1);
   assertMs('keepAliveMs', keepAliveMs);
+  assertMs('slowPeerTimeoutMs', slowPeerTimeoutMs);
   return {
     maxCalls: maxCallsPerConnection,
     maxRequestBytes: Math.max(maxRequestBytes, maxMessageLength),
+    slowPeerTimeoutMs,
     keepAlive: { idleMs: keepAliveMs, timeoutMs: KEEP_ALIVE_TIMEOUT_MS },
   };
 }

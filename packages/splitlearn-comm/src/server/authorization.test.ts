@@ -2,12 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { rejection } from '../../test/support/deferred.js';
 import { RecordingLogger } from '../../test/support/functions.js';
 import { CommError } from '../errors.js';
-import {
-  type AuthOptions,
-  Authorization,
-  type AuthorizedCall,
-  unsafeBindWarning,
-} from './authorization.js';
+import { type AuthOptions, Authorization, type AuthorizedCall, unsafeBindWarning } from './authorization.js';
 
 const logger = new RecordingLogger();
 
@@ -84,7 +79,9 @@ describe('a server with a hook', () => {
     const authorize = (call: AuthorizedCall) => void asked.push(call);
     const certificate = { subject: { CN: 'test client' } };
     const authorization = new Authorization({ authorize }, logger);
-    expect(authorization.check(caller({ 'x-tenant': 'a', authorization: 'Basic b' }, { method: 'stream' }))).toBe(undefined);
+    expect(authorization.check(caller({ 'x-tenant': 'a', authorization: 'Basic b' }, { method: 'stream' }))).toBe(
+      undefined,
+    );
     authorization.check(caller({}, { method: 'info', certificate: certificate as never }));
     expect(asked).toEqual([
       { method: 'stream', metadata: { 'x-tenant': 'a', authorization: 'Basic b' }, peer: '10.0.0.7:51234' },

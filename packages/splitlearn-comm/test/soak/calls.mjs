@@ -115,7 +115,7 @@ function session({ messages, bytes, copies = 1, pauseMs = 0, leaves = false, fai
       if (fails) throw new WrongAnswer('the session did not end with the error of its source');
       if (received !== count * copies) throw new WrongAnswer(`${received} answers, not ${count * copies}`);
     };
-    return { limitMs: TIMEOUT_MS, promise: run(), isSession: true };
+    return { limitMs: TIMEOUT_MS, promise: run(), isSession: true, mayFailUnsent: fails };
   };
 }
 

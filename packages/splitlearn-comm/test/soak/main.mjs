@@ -18,7 +18,7 @@ const report = await soak({ minutes, seed, log });
 console.log('\nby kind, and the most milliseconds that one ended late:');
 for (const [name, ends] of Object.entries(report.byKind)) print(name, { ...ends, lateMs: report.lateMs[name] });
 console.log('\nby client:');
-for (const [name, ends] of Object.entries(report.byClient)) print(name, ends);
+for (const [name, ends] of Object.entries(report.byClient)) print(name, { ...ends, lateMs: report.lateMs[name] });
 console.log('\nfaults (TCP, unix socket):');
 for (const counts of report.faults) print('', counts);
 console.log(`\n${report.calls} calls, ${report.violations.length} violations`);
