@@ -171,6 +171,8 @@ describe.each(transports)('over $name', ({ loopback }) => {
       },
     };
     const LIMIT = 10_000;
+    /** Of gRPC calls it is grpc-js that refuses what comes, in its own words. */
+    const BOTH_SIZES = /200\d\d.*10000.*raise (it|maxMessageLength) on client and server/;
     const tooLarge = { code: 'RESOURCE_EXHAUSTED', reason: 'MESSAGE_TOO_LARGE', retryable: false };
 
     it('is refused by the client that sends it, with both sizes', async () => {
@@ -192,7 +194,7 @@ describe.each(transports)('over $name', ({ loopback }) => {
       const large = tensor(new Uint8Array(20_000));
       const expected = {
         ...tooLarge,
-        message: expect.stringMatching(/^the request has 200\d\d bytes, .*10000.*raise it on client and server/),
+        message: expect.stringMatching(BOTH_SIZES),
       };
       expect(await rejection(pair.client.compute(large))).toMatchObject(expected);
       expect(await rejection(collect(pair.client.stream([{ inputs: { large } }])))).toMatchObject(expected);
@@ -218,7 +220,7 @@ describe.each(transports)('over $name', ({ loopback }) => {
       const parameters = { bytes: 20_000 };
       const expected = {
         ...tooLarge,
-        message: expect.stringMatching(/^the response has 200\d\d bytes, .*10000.*raise it on client and server/),
+        message: expect.stringMatching(BOTH_SIZES),
       };
       expect(await rejection(pair.client.compute(input, { parameters }))).toMatchObject(expected);
       expect(await rejection(collect(pair.client.stream([{ inputs: {}, parameters }])))).toMatchObject(expected);
@@ -243,11 +245,11 @@ describe.each(transports)('over $name', ({ loopback }) => {
 
     it('may be very large where the limit is', async () => {
       await using pair = await loopback(echo, {
-        client: { maxMessageLength: 2 ** 40 },
-        server: { maxMessageLength: 2 ** 40 },
+        client: { maxMessageLength: 2 ** 32 - 1 },
+        server: { maxMessageLength: 2 ** 32 - 1 },
       });
       expect(await pair.client.compute(input)).toEqual(input);
-      expect((await pair.client.getServiceInfo()).maxMessageBytes).toBe(2 ** 40);
+      expect((await pair.client.getServiceInfo()).maxMessageBytes).toBe(2 ** 32 - 1);
     });
   });
 });
@@ -359,10 +361,10 @@ describe('a client', () => {
   it.each([
     [{ timeoutMs: Number.NaN }, 'timeoutMs must be 0 or more milliseconds; it is NaN'],
     [{ timeoutMs: -1 }, 'timeoutMs must be 0 or more milliseconds; it is -1'],
-    [{ maxMessageLength: 0 }, 'maxMessageLength must be an integer of 1 or more; it is 0'],
+    [{ maxMessageLength: 0 }, 'maxMessageLength must be an integer from 1 to 4294967295; it is 0'],
     [
       { maxMessageLength: Number.POSITIVE_INFINITY },
-      'maxMessageLength must be an integer of 1 or more; it is Infinity',
+      'maxMessageLength must be an integer from 1 to 4294967295; it is Infinity',
     ],
   ])('cannot be made with %o', (options, message) => {
     expect(() => new GRPCComputeClient('127.0.0.1:1', options)).toThrow(

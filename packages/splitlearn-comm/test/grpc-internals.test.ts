@@ -38,7 +38,7 @@ describe('grpc-js', () => {
   it('has the HTTP/2 stream of an Exchange where it is looked for, on both sides', async () => {
     await using pair = await loopback(echo);
     await pair.client.connect();
-    expect(takenOver().map(({ constructor }) => constructor.name)).toEqual(['ServerHttp2Stream', 'ClientHttp2Stream']);
+    expect(takenOver().map((stream) => stream.constructor.name)).toEqual(['ServerHttp2Stream', 'ClientHttp2Stream']);
   });
 
   it('lets the windows be raised, of streams and connections, on both sides', async () => {
@@ -56,9 +56,9 @@ describe('grpc-js', () => {
   it('lets the windows of a client without Exchange as they are, where nothing keeps two peers from a deadlock', async () => {
     await using pair = await loopback(echo, { client: { exchange: false } });
     await pair.client.compute(tensor([1]));
-    const [[session]] = setConnectionWindow.mock.calls as [[ServerHttp2Session]];
-    expect(session.remoteSettings.initialWindowSize).toBe(65_535);
-    expect(session.localSettings.initialWindowSize).toBe(WINDOW_BYTES);
+    const session = setConnectionWindow.mock.calls[0]?.[0];
+    expect(session?.remoteSettings.initialWindowSize).toBe(65_535);
+    expect(session?.localSettings.initialWindowSize).toBe(WINDOW_BYTES);
   });
 
   it('writes an answer that is no buffer, straight from its tensors', async () => {

@@ -8,8 +8,9 @@ export type Balancing = 'least-outstanding' | 'round-robin';
 /** How long a server that could not be reached is left out at first, and at the most. */
 const FIRST_PROBE_MS = 200;
 const LAST_PROBE_MS = 5_000;
-/** How often a name is looked up again, at the most. */
+/** How often a name is looked up again, at the most; and when it could not be, while other addresses are known. */
 const LOOKUP_MS = 30_000;
+const FAILED_LOOKUP_MS = 5_000;
 
 export interface BalancerOptions {
   readonly balancing: Balancing;
@@ -27,6 +28,8 @@ interface Member {
   probeMs: number;
   delayMs: number;
   probing: boolean;
+  /** Whether it was tried since it was left out: how calls end that had begun before says nothing new. */
+  tried: boolean;
 }
 
 /**
@@ -38,7 +41,7 @@ export class Balancer {
   readonly #options: BalancerOptions;
   readonly #members = new Map<string, Member>();
   #resolving: Promise<void> | undefined;
-  #resolvedMs = Number.NEGATIVE_INFINITY;
+  #lookupMs = Number.NEGATIVE_INFINITY;
   /** Where there is one address, there is nothing to choose. */
   readonly #only: Connection | undefined;
   #next = 0;
@@ -60,11 +63,11 @@ export class Balancer {
   /** The connection that the next call should use; a promise only while names are looked up for the first time. */
   pick(): Connection | Promise<Connection> {
     if (this.#only) return this.#only;
-    const now = this.#now();
-    if (this.#targets.some((target) => target.startsWith(DNS)) && now - this.#resolvedMs > LOOKUP_MS) {
+    const none = this.#members.size === 0;
+    if (this.#targets.some((target) => target.startsWith(DNS)) && (none || this.#now() >= this.#lookupMs)) {
       this.#resolving ??= this.#resolve().finally(() => (this.#resolving = undefined));
       // Later on the addresses of before will do until the new ones are known.
-      if (this.#members.size === 0) return this.#resolving.then(() => this.#choose());
+      if (none) return this.#resolving.then(() => this.#choose());
       this.#resolving.catch(() => {});
     }
     return this.#choose();
@@ -73,9 +76,12 @@ export class Balancer {
   /** Tells how a call on a connection ended; only what says something of the server itself counts. */
   report(connection: Connection, error?: CommError): void {
     const member = this.#members.get(connection.address);
-    if (this.#only || !member) return;
-    if (error?.code !== 'UNAVAILABLE' || !SERVER_GONE.has(error.reason ?? '')) {
-      if (!error) this.#well(member);
+    if (this.#only || member?.connection !== connection) return;
+    if (error && !(error.code === 'UNAVAILABLE' && SERVER_GONE.has(error.reason ?? ''))) return;
+    if (member.probeMs > 0 && !member.tried) return;
+    member.tried = false;
+    if (!error) {
+      this.#well(member);
       return;
     }
     member.delayMs = member.probeMs === 0 ? FIRST_PROBE_MS : Math.min(LAST_PROBE_MS, member.delayMs * 2);
@@ -104,6 +110,7 @@ export class Balancer {
       }
     }
     if (!chosen) throw new CommError('UNAVAILABLE', `no address is known of ${this.#targets}`, { reason: 'NOT_SENT' });
+    chosen.tried = true;
     return chosen.connection;
   }
 
@@ -112,6 +119,7 @@ export class Balancer {
     member.probing = true;
     const serves = await this.#options.probe(member.connection).catch(() => false);
     member.probing = false;
+    member.tried = true;
     if (serves) this.#well(member);
     else this.report(member.connection, new CommError('UNAVAILABLE', 'does not serve', { reason: 'NOT_SENT' }));
   }
@@ -123,13 +131,19 @@ export class Balancer {
 
   async #resolve(): Promise<void> {
     const found = new Map<string, string | undefined>();
+    let failure: unknown;
     for (const target of this.#targets) {
-      if (target.startsWith(DNS)) await this.#lookup(target.slice(DNS.length), found);
-      else found.set(target, undefined);
+      if (!target.startsWith(DNS)) found.set(target, undefined);
+      else await this.#lookup(target.slice(DNS.length), found).catch((error: unknown) => (failure = error));
     }
-    this.#resolvedMs = this.#now();
+    this.#lookupMs = this.#now() + (failure ? FAILED_LOOKUP_MS : LOOKUP_MS);
     if (this.#closed) return;
     for (const [address, name] of found) if (!this.#members.has(address)) this.#add(address, name);
+    if (failure) {
+      // What was known of that name may still be right.
+      if (this.#members.size === 0) throw failure;
+      return;
+    }
     for (const [address, { connection }] of this.#members) {
       if (found.has(address)) continue;
       this.#members.delete(address);
@@ -151,7 +165,7 @@ export class Balancer {
 
   #add(address: string, serverName?: string): void {
     const connection = this.#options.connect(address, serverName);
-    this.#members.set(address, { connection, probeMs: 0, delayMs: 0, probing: false });
+    this.#members.set(address, { connection, probeMs: 0, delayMs: 0, probing: false, tried: false });
   }
 
   #now(): number {

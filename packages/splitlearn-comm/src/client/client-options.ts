@@ -3,7 +3,7 @@ import { supportedEncodings, type TensorEncoding } from '../codec/compression.js
 import { CommError } from '../errors.js';
 import type { KeepAlive } from '../exchange/watchdog.js';
 import { DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
-import type { ClientTlsOptions } from '../grpc/tls.js';
+import { type ClientTlsOptions, clientCredentials } from '../grpc/tls.js';
 import { assertToken } from '../grpc/token.js';
 import type { Balancing } from './balancer.js';
 import { NoRetry, type RetryStrategy } from './retry.js';
@@ -64,6 +64,8 @@ export function clientSettings(options: GRPCComputeClientOptions): ClientSetting
   assertOneOf('balancing', balancing, ['least-outstanding', 'round-robin']);
   assertOneOf('encoding', encoding, ['auto', ...supportedEncodings()]);
   if (token !== undefined) assertToken('token', token);
+  // The connections of a name are made only when it has been looked up.
+  if (tls) clientCredentials(tls);
   return {
     ...{ timeoutMs, maxMessageLength, retry, balancing, encoding, exchange, connectTimeoutMs },
     keepAlive: { idleMs: keepAliveMs, timeoutMs: KEEP_ALIVE_TIMEOUT_MS },

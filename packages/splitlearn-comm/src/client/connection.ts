@@ -50,6 +50,10 @@ export class Connection {
       ...RECONNECT_OPTIONS,
       // Large in one direction only, where no bulk right keeps two peers from waiting for each other.
       ...(settings.exchange && { 'grpc-node.flow_control_window': STREAM_WINDOW_BYTES }),
+      // For plain gRPC calls. More often than every five minutes, servers of other makes take for abuse
+      // (https://github.com/grpc/grpc/blob/master/doc/keepalive.md).
+      'grpc.keepalive_time_ms': Math.min(Math.max(settings.keepAlive.idleMs, GRPC_KEEP_ALIVE_MS), MAX_TIMER_MS),
+      'grpc.keepalive_timeout_ms': settings.keepAlive.timeoutMs,
       ...channelOptions,
     });
   }
@@ -62,15 +66,21 @@ export class Connection {
   /** Encodes tensors as the client was told to, and the server says it can read. */
   async encodeTensors(tensors: Tensors, options: WireCallOptions): Promise<EncodedTensors | undefined> {
     if (!this.encodesTensors) return undefined;
-    this.#tensorEncoder ??= this.serviceInfo(options).then(
-      ({ encodings }) => new TensorEncoder(this.#settings.encoding, encodings, this.link),
-    );
-    try {
-      return await (await this.#tensorEncoder).encode(tensors);
-    } catch (error) {
-      this.#tensorEncoder = undefined;
-      throw error;
-    }
+    const encode = async () => {
+      // Not this call's time and signal: others may wait for the answer as well.
+      const { connectTimeoutMs, encoding } = this.#settings;
+      const asking = { deadlineMs: Date.now() + connectTimeoutMs, metadata: options.metadata };
+      this.#tensorEncoder ??= this.serviceInfo(asking).then(
+        ({ encodings }) => new TensorEncoder(encoding, encodings, this.link),
+      );
+      try {
+        return await (await this.#tensorEncoder).encode(tensors);
+      } catch (error) {
+        this.#tensorEncoder = undefined;
+        throw error;
+      }
+    };
+    return this.#inTime(encode(), options);
   }
 
   async serviceInfo(options: WireCallOptions): Promise<WireServiceInfo> {
@@ -91,7 +101,7 @@ export class Connection {
       this.#client.waitForReady(options.deadlineMs, (cause) => {
         if (!cause) return resolve();
         const message = `no server answered at ${this.address} within ${timeoutMs} ms; check the address, and that the server runs`;
-        reject(new CommError('UNAVAILABLE', message, { cause }));
+        reject(new CommError('UNAVAILABLE', message, { reason: 'NOT_SENT', cause }));
       });
     });
     if (this.#settings.exchange) await this.#withExchange(options);
@@ -141,18 +151,23 @@ export class Connection {
   }
 
   /** The Exchange, opened if need be; undefined where the server has none, or it is not wanted. */
-  async #withExchange({ deadlineMs, signal }: WireCallOptions): Promise<ClientExchange | undefined> {
-    if (signal?.aborted) throw abortError(signal);
+  async #withExchange(options: WireCallOptions): Promise<ClientExchange | undefined> {
+    if (options.signal?.aborted) throw abortError(options.signal);
     if (!this.#settings.exchange || !this.#hasExchange) return undefined;
     if (this.#exchange?.usable) return this.#exchange;
     this.#opening ??= this.#open().finally(() => (this.#opening = undefined));
-    // The connection may take longer than this call has time, and others may wait for it as well.
+    return this.#inTime(this.#opening, options);
+  }
+
+  /** Waits for something no longer than a call has time. It goes on, as others may wait for it as well. */
+  async #inTime<T>(work: Promise<T>, { deadlineMs, signal }: WireCallOptions): Promise<T> {
     let stop = () => {};
     const overdue = new Promise<never>((_, reject) => {
       const leftMs = deadlineMs - Date.now();
       const expire = () =>
         reject(new CommError('DEADLINE_EXCEEDED', `no connection to the server at ${this.address} in time`));
       const timer = leftMs <= MAX_TIMER_MS ? setTimeout(expire, Math.max(0, leftMs)) : undefined;
+      if (signal?.aborted) reject(abortError(signal));
       const ignore = signal && onAbort(signal, () => reject(abortError(signal)));
       stop = () => {
         clearTimeout(timer);
@@ -160,7 +175,7 @@ export class Connection {
       };
     });
     try {
-      return await Promise.race([this.#opening, overdue]);
+      return await Promise.race([work, overdue]);
     } finally {
       stop();
     }
@@ -191,4 +206,5 @@ export class Connection {
   }
 }
 
+const GRPC_KEEP_ALIVE_MS = 5 * 60_000;
 const INSECURE = { credentials: ChannelCredentials.createInsecure(), channelOptions: {} };

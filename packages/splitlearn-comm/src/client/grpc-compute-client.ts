@@ -15,7 +15,7 @@ import type { WireCallOptions } from './channel-calls.js';
 import { type ClientSettings, clientSettings, type GRPCComputeClientOptions } from './client-options.js';
 import { Connection, type Encode } from './connection.js';
 import { checkHealth, type HealthStatus } from './health.js';
-import { RetryBudget, withRetry } from './retry.js';
+import { NoRetry, RetryBudget, withRetry } from './retry.js';
 import type { EncodedTensors } from './tensor-encoder.js';
 
 /** Where a call's time went, in milliseconds. */
@@ -132,20 +132,24 @@ export class GRPCComputeClient {
     const requestId = options.requestId ?? randomUUID();
     const defaults = requestOptions(options);
     let failure: CommError | undefined = new CommError('CANCELLED', 'the reader left the stream');
+    let connection: Connection | undefined;
     try {
-      const connection = await this.#balancer.pick();
+      const picked = await this.#balancer.pick();
+      connection = picked;
       const encode = async (request: ComputeRequest): Promise<Encode> => {
-        const tensors = await connection.encodeTensors(request.inputs, wire);
+        const tensors = await picked.encodeTensors(request.inputs, wire);
         return this.#encoder({ ...defaults, ...request }, requestId, tensors);
       };
-      for await (const message of connection.session(mapAsync(requests, encode), wire)) {
+      for await (const message of picked.session(mapAsync(requests, encode), wire)) {
         const decoded = this.#decode(message);
         if (decoded.ready) await decoded.ready;
         yield decoded.response;
       }
       failure = undefined;
+      this.#balancer.report(connection);
     } catch (error) {
       failure = CommError.from(error);
+      if (connection) this.#balancer.report(connection, failure);
       throw error;
     } finally {
       finish(failure?.code);
@@ -180,8 +184,12 @@ export class GRPCComputeClient {
     try {
       const requestId = options.requestId ?? randomUUID();
       const wire = this.#wireOptions(options);
-      const timing = { ...wire, idempotent: options.idempotent, budget: this.#budget };
-      const result = await withRetry(this.#settings.retry, timing, () => this.#attempt(request, requestId, wire));
+      const { retry } = this.#settings;
+      const result = await (retry instanceof NoRetry
+        ? this.#attempt(request, requestId, wire)
+        : withRetry(retry, { ...wire, idempotent: options.idempotent, budget: this.#budget }, () =>
+            this.#attempt(request, requestId, wire),
+          ));
       finish();
       return result;
     } catch (error) {
@@ -198,15 +206,23 @@ export class GRPCComputeClient {
     const connection = picked instanceof Connection ? picked : await picked;
     try {
       const tensors = connection.encodesTensors ? await connection.encodeTensors(request.inputs, wire) : undefined;
-      const answer = await connection.unary(this.#encoder(request, requestId, tensors), wire);
+      const encode = this.#encoder(request, requestId, tensors);
+      let bytes = 0;
+      const encodeAndCount: Encode = (base, maxBytes) => {
+        const message = encode(base, maxBytes);
+        bytes += message.byteLength;
+        return message;
+      };
+      const answer = await connection.unary(encodeAndCount, wire);
       const decoded = this.#decode(answer);
       if (decoded.ready) await decoded.ready;
       const { response, timing } = decoded;
       const totalMs = performance.now() - startedMs;
       const networkMs = Math.max(0, totalMs - timing.serverMs);
-      connection.link.observe(answer.byteLength, networkMs);
+      connection.link.observe(bytes + answer.byteLength, networkMs);
       this.#balancer.report(connection);
-      return { response, timing: { ...timing, totalMs, networkMs } };
+      const { queueMs, computeMs, serverMs } = timing;
+      return { response, timing: { queueMs, computeMs, serverMs, totalMs, networkMs } };
     } catch (error) {
       this.#balancer.report(connection, CommError.from(error));
       throw error;

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { rejection } from '../../test/support/deferred.js';
 import { CommError } from '../errors.js';
-import { ExponentialBackoff, FixedDelay, NoRetry, type RetryTiming, withRetry } from './retry.js';
+import { ExponentialBackoff, FixedDelay, NoRetry, RetryBudget, type RetryTiming, withRetry } from './retry.js';
 
 const unavailable = new CommError('UNAVAILABLE', 'away');
 const busy = (retryAfterMs: number) => new CommError('RESOURCE_EXHAUSTED', 'busy', { retryAfterMs });
@@ -106,6 +106,120 @@ describe('withRetry', () => {
     );
     expect(await rejection(retried)).toMatchObject(expected);
     expect(call).toHaveBeenCalledOnce();
+  });
+});
+
+describe('a call that may have begun', () => {
+  const lost = (reason: string) => new CommError('UNAVAILABLE', 'lost', { reason });
+
+  it.each(['CONNECTION_LOST', 'STALLED'])('is not made again after %s', async (reason) => {
+    const call = failing(lost(reason));
+    const { waits, timing: time } = timing();
+    expect(await rejection(withRetry(new FixedDelay(), time, call))).toMatchObject({ reason });
+    expect(
+      await rejection(withRetry(new FixedDelay(), { ...time, idempotent: false }, failing(lost(reason)))),
+    ).toBeDefined();
+    expect(call).toHaveBeenCalledOnce();
+    expect(waits).toEqual([]);
+  });
+
+  it.each(['CONNECTION_LOST', 'STALLED'])('is made again after %s where it may run twice', async (reason) => {
+    const call = failing(lost(reason), lost(reason));
+    expect(await withRetry(new FixedDelay(), timing({ idempotent: true }).timing, call)).toBe('answer');
+    expect(call).toHaveBeenCalledTimes(3);
+  });
+
+  it.each(['NOT_SENT', 'STOPPING', 'WORKER_CRASHED'])('is made again after %s in any case', async (reason) => {
+    for (const idempotent of [true, false]) {
+      const call = failing(lost(reason));
+      expect(await withRetry(new FixedDelay(), timing({ idempotent }).timing, call)).toBe('answer');
+      expect(call).toHaveBeenCalledTimes(2);
+    }
+  });
+
+  it('is not made again when the first loss was harmless and the next is not', async () => {
+    const call = failing(lost('NOT_SENT'), lost('CONNECTION_LOST'));
+    const error = await rejection(withRetry(new FixedDelay({ maxAttempts: 9 }), timing().timing, call));
+    expect(error).toMatchObject({ reason: 'CONNECTION_LOST' });
+    expect(call).toHaveBeenCalledTimes(2);
+  });
+});
+
+describe('a budget', () => {
+  const noWait = new FixedDelay({ maxAttempts: 1_000, delayMs: 0 });
+  const never = () => vi.fn(() => Promise.reject(unavailable));
+
+  it('is for 49 retries in an outage, over all calls', async () => {
+    const budget = new RetryBudget();
+    const first = never();
+    await rejection(withRetry(new FixedDelay({ maxAttempts: 30, delayMs: 0 }), timing({ budget }).timing, first));
+    expect(first).toHaveBeenCalledTimes(30);
+    const second = never();
+    expect(await rejection(withRetry(noWait, timing({ budget }).timing, second))).toBe(unavailable);
+    expect(second).toHaveBeenCalledTimes(20);
+    const third = never();
+    await rejection(withRetry(noWait, timing({ budget }).timing, third));
+    expect(third).toHaveBeenCalledOnce();
+  });
+
+  it('is earned back by ten successes for each failure', async () => {
+    const budget = new RetryBudget();
+    await rejection(withRetry(noWait, timing({ budget }).timing, never()));
+    expect(budget.allows).toBe(false);
+    const succeed = async (times: number) => {
+      for (let call = 0; call < times; call++) await withRetry(noWait, timing({ budget }).timing, failing());
+    };
+    // For the next failure, and for being above the half: sums of tenths are not exact.
+    await succeed(12);
+    const call = failing(unavailable);
+    expect(await withRetry(noWait, timing({ budget }).timing, call)).toBe('answer');
+    expect(call).toHaveBeenCalledTimes(2);
+    const next = never();
+    await rejection(withRetry(noWait, timing({ budget }).timing, next));
+    expect(next).toHaveBeenCalledOnce();
+  });
+
+  it('is never more than it was at first', async () => {
+    const budget = new RetryBudget();
+    for (let success = 0; success < 5_000; success++) budget.succeeded();
+    const call = never();
+    await rejection(withRetry(noWait, timing({ budget }).timing, call));
+    expect(call).toHaveBeenCalledTimes(50);
+  });
+
+  it('is not in debt after a long outage', () => {
+    const budget = new RetryBudget();
+    for (let failure = 0; failure < 10_000; failure++) budget.failed();
+    for (let success = 0; success < 502; success++) budget.succeeded();
+    expect(budget.allows).toBe(true);
+  });
+
+  it('is spent by failures that could be retried, and by no others', async () => {
+    const budget = new RetryBudget();
+    for (let call = 0; call < 200; call++) {
+      await rejection(withRetry(noWait, timing({ budget }).timing, failing(new CommError('INVALID_ARGUMENT', 'x'))));
+    }
+    expect(budget.allows).toBe(true);
+    for (let call = 0; call < 50; call++) {
+      await rejection(withRetry(new NoRetry(), timing({ budget }).timing, failing(unavailable)));
+    }
+    expect(budget.allows).toBe(false);
+  });
+});
+
+describe('a deadline', () => {
+  it('is that of all attempts together, with the time that they take themselves', async () => {
+    let nowMs = 1_000;
+    const wait = async (delayMs: number) => void (nowMs += delayMs);
+    const call = vi.fn(async () => {
+      nowMs += 300;
+      throw unavailable;
+    });
+    const time: RetryTiming = { deadlineMs: 2_000, wait, now: () => nowMs };
+    expect(await rejection(withRetry(new FixedDelay({ maxAttempts: 99, delayMs: 100 }), time, call))).toBe(unavailable);
+    // Attempts begin at 1000, 1400 and 1800; the fourth would at 2200.
+    expect(call).toHaveBeenCalledTimes(3);
+    expect(nowMs).toBe(2_100);
   });
 });
 

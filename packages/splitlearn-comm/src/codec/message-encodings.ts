@@ -1,5 +1,5 @@
 import { CommError } from '../errors.js';
-import { bytesPerElement, elementCount, type Tensor, type Tensors } from '../tensor.js';
+import { assertTensor, bytesPerElement, elementCount, type Tensor, type Tensors } from '../tensor.js';
 import { decodeFrom, decodeFromAsync, encodeAs, encodeAsAsync, OFF_THREAD_BYTES } from './compression.js';
 import { isCompression, type TensorEncoding } from './encodings/tensor-encoding.js';
 import type { DecodeTensor, EncodeTensor, WireData } from './wire.js';
@@ -7,13 +7,14 @@ import { encodingFromWire, encodingToWire } from './wire-enums.js';
 
 // The tensors of a message in encodings other than raw: what compresses much of it does so in another thread.
 
-/** Encodes tensors ahead of their message. */
+/** Encodes tensors ahead of their message, which refuses what is no tensor: it knows who is to blame. */
 export async function encodeAhead(
   tensors: Tensors,
   choose: (tensor: Tensor) => TensorEncoding,
 ): Promise<EncodeTensor | undefined> {
   const encoded = new Map<string, WireData>();
-  for (const [name, tensor] of Object.entries(tensors)) {
+  for (const [name, tensor] of Object.entries(tensors ?? {})) {
+    if (!isValid(tensor, name)) return undefined;
     const encoding = choose(tensor);
     if (encoding === 'raw') continue;
     const { encoding: used, data } = await encodeAsAsync(encoding, tensor, name);
@@ -37,9 +38,20 @@ export function decodeUpTo(maxBytes: number): DecodeTensor {
       leftBytes -= data.byteLength;
       return data;
     }
-    leftBytes -= elementCount(encoded.shape, name) * elementBytes;
-    return encoded.data.byteLength < OFF_THREAD_BYTES / 8
+    const bytes = elementCount(encoded.shape, name) * elementBytes;
+    leftBytes -= bytes;
+    // What is too large is refused at once, and not when the rest of the message has been read.
+    return bytes < OFF_THREAD_BYTES || bytes > limit
       ? decodeFrom(encoding, encoded, limit, name)
       : decodeFromAsync(encoding, encoded, limit, name);
   };
+}
+
+function isValid(tensor: Tensor, name: string): boolean {
+  try {
+    assertTensor(tensor, name);
+    return tensor.dtype !== 'string' || tensor.data.every((text) => text.isWellFormed());
+  } catch {
+    return false;
+  }
 }

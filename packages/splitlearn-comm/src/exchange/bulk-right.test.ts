@@ -12,8 +12,9 @@ import v1 = splitlearn.comm.v1;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 /** Both directions of the least that an operating system has. */
-const KERNEL_BYTES = 128 * KIB;
-const FREE_WRITES = 48;
+const KERNEL_BYTES = FREE_BYTES + 64 * KIB;
+/** Each costs as much as 2 KiB more. */
+const FREE_WRITES = FREE_BYTES / (2 * KIB);
 
 interface EndOptions {
   readonly side: 'client' | 'server';

@@ -4,10 +4,14 @@
 // agreed who may fill them: the one that has the bulk right. The other keeps what is on the way below what every
 // kernel takes, so its writes never wait, so it always reads. See docs/decisions/0011.
 
-/** What may be on the way without the right: HTTP/2's initial window, which all networks have to cope with. */
-export const FREE_BYTES = 64 * 1024;
-/** Kernels book some hundred bytes for each write beside its own; unix sockets take 64 KiB of tiny writes no more. */
-const FREE_WRITES = 48;
+/**
+ * What may be on the way without the right, the overhead of writes included. Linux takes 208 KiB on a unix socket, and
+ * 85 KiB on a new TCP connection beside the 64 KiB that its peer has room for. Elsewhere it is HTTP/2's initial window,
+ * which all networks have to cope with.
+ */
+export const FREE_BYTES = (process.platform === 'linux' ? 128 : 64) * 1024;
+/** What the kernel books for a write beside its bytes, at the most. */
+const WRITE_OVERHEAD_BYTES = 2 * 1024;
 /** How much goes out before the right is passed to a peer who waits for it. */
 const TURN_BYTES = 4 * 1024 * 1024;
 /** What arrives from a peer without the right is acknowledged in steps of this size. */
@@ -21,7 +25,7 @@ export interface RightMessage {
 }
 
 /**
- * Which side of an Exchange may have more than 64 KiB on the way. A pure state machine: it is told what is sent and
+ * Which side of an Exchange may have more than {@link FREE_BYTES} on the way. A pure state machine: it is told what is sent and
  * received, and says what may be sent and what to tell the peer. Correct because frames arrive in order: who is passed
  * the right has by then read all that the other sent with it.
  */
@@ -59,7 +63,8 @@ export class BulkRight {
   /** How many bytes may be written now. */
   allowance(): number {
     if (this.#held || this.#off) return Number.POSITIVE_INFINITY;
-    return this.#writes.length >= FREE_WRITES ? 0 : Math.max(0, FREE_BYTES - this.#onTheWay);
+    const booked = this.#onTheWay + (this.#writes.length + 1) * WRITE_OVERHEAD_BYTES;
+    return Math.max(0, FREE_BYTES - booked);
   }
 
   /** A write of calls' frames. */

@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import type { Client, ClientDuplexStream, Metadata } from '@grpc/grpc-js';
-import { MAX_TIMER_MS } from '../check-options.js';
 import type { WireCallOptions } from '../client/channel-calls.js';
 import type { EncodedMessage } from '../codec/wire.js';
 import { CommError } from '../errors.js';
@@ -10,6 +9,7 @@ import { toMetadata } from '../grpc/metadata.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { fromCallStatus, fromStatus, isServiceError } from '../grpc/status.js';
 import { abortError, onAbort } from '../signals.js';
+import { Deadlines } from './deadlines.js';
 import { ExchangePeer, READS_WHILE_WRITING } from './exchange-peer.js';
 import { encodeBegin, type Frame } from './frames.js';
 import { readHello, writeHello } from './hello.js';
@@ -39,14 +39,42 @@ interface Receiver {
   taken(bytes: number): void;
 }
 
+/** One message is the answer. */
+class UnaryReceiver implements Receiver {
+  readonly #resolve: (answer: Uint8Array) => void;
+  readonly #reject: (error: CommError) => void;
+  #answer: Uint8Array | undefined;
+
+  constructor(resolve: (answer: Uint8Array) => void, reject: (error: CommError) => void) {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  message(bytes: Uint8Array): void {
+    this.#answer = bytes;
+  }
+
+  end(): void {
+    if (this.#answer) this.#resolve(this.#answer);
+    else this.fail(new CommError('INTERNAL', "the server's answer has no message"));
+  }
+
+  fail(error: CommError): void {
+    this.#reject(error);
+  }
+
+  taken(): void {}
+}
+
 /** A call that has been made and not been answered. */
 interface Entry {
   readonly receiver: Receiver;
-  /** Forgets its timer and its signal. */
-  readonly forget: () => void;
+  readonly deadlineMs: number;
+  /** Stops listening to its signal. */
+  readonly ignore: (() => void) | undefined;
   partial: IncomingMessage | undefined;
-  /** All of its request has been handed to the network: the server may have begun it. */
-  sent: boolean;
+  /** Whether the server may have begun it before all of its request has been handed to the network. */
+  session: boolean;
 }
 
 const CANCELLED = 1;
@@ -59,6 +87,7 @@ export class ClientExchange {
   readonly #peer: ExchangePeer;
   readonly #maxRequestBytes: number;
   readonly #entries = new Map<number, Entry>();
+  readonly #deadlines = new Deadlines((nowMs) => this.#expire(nowMs));
   #lastCall = 0;
   #draining = false;
   #over = false;
@@ -133,15 +162,9 @@ export class ClientExchange {
     if (signal?.aborted) throw abortError(signal);
     const begin = encodeBegin(false, options.deadlineMs - Date.now(), checkMetadata(options.metadata));
     return new Promise((resolve, reject) => {
-      let answer: Uint8Array | undefined;
-      const [call, entry] = this.#open(options, {
-        message: (bytes) => (answer = bytes),
-        end: () => (answer ? resolve(answer) : reject(new CommError('INTERNAL', "the server's answer has no message"))),
-        fail: reject,
-        taken: noop,
-      });
+      const [call] = this.#open(options, new UnaryReceiver(resolve, reject));
       try {
-        this.#peer.sender.sendMessage({ call, begin, end: true }, message, () => (entry.sent = true));
+        this.#peer.sender.sendMessage({ call, begin, end: true }, message);
       } catch (error) {
         this.#close(call);
         reject(error);
@@ -171,7 +194,7 @@ export class ClientExchange {
       },
       taken: (bytes) => window.taken(bytes),
     });
-    entry.sent = true;
+    entry.session = true;
     this.#peer.sender.sendHead({ call, begin });
     void this.#sendAll(call, messages, window).catch((error: unknown) => {
       // The caller's own source of requests failed: the session ends, and the caller gets its own error back.
@@ -203,24 +226,30 @@ export class ClientExchange {
   /** Opens a call, which ends by itself when its time is up or its caller takes it back. */
   #open({ deadlineMs, signal }: WireCallOptions, receiver: Receiver): [number, Entry] {
     const call = ++this.#lastCall;
-    const leftMs = deadlineMs - Date.now();
-    const expire = () => {
-      const message = `the server at ${this.#options.address} gave no answer in time; raise timeoutMs if the work may take longer`;
-      if (this.#takeBack(call, DEADLINE_EXCEEDED)) receiver.fail(new CommError('DEADLINE_EXCEEDED', message));
-    };
-    const cancel = () => {
-      if (signal && this.#takeBack(call, CANCELLED)) receiver.fail(abortError(signal));
-    };
-    const timer = leftMs <= MAX_TIMER_MS ? setTimeout(expire, Math.max(0, leftMs)) : undefined;
-    const ignore = signal && onAbort(signal, cancel);
-    const forget = () => {
-      clearTimeout(timer);
-      ignore?.();
-    };
-    const entry: Entry = { receiver, forget, partial: undefined, sent: false };
+    const ignore =
+      signal &&
+      onAbort(signal, () => {
+        if (this.#takeBack(call, CANCELLED)) receiver.fail(abortError(signal));
+      });
+    const entry: Entry = { receiver, deadlineMs, ignore, partial: undefined, session: false };
     this.#entries.set(call, entry);
+    this.#deadlines.add(deadlineMs);
     this.#peer.watch();
     return [call, entry];
+  }
+
+  /** Ends the calls whose time is up; says when that of the next one is. */
+  #expire(nowMs: number): number {
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const [call, { deadlineMs, receiver }] of this.#entries) {
+      if (deadlineMs > nowMs) {
+        nextMs = Math.min(nextMs, deadlineMs);
+      } else if (this.#takeBack(call, DEADLINE_EXCEEDED)) {
+        const message = `the server at ${this.#options.address} gave no answer in time; raise timeoutMs if the work may take longer`;
+        receiver.fail(new CommError('DEADLINE_EXCEEDED', message));
+      }
+    }
+    return nextMs;
   }
 
   /** The call is over, for better or worse. */
@@ -228,7 +257,7 @@ export class ClientExchange {
     const entry = this.#entries.get(call);
     if (!entry) return undefined;
     this.#entries.delete(call);
-    entry.forget();
+    entry.ignore?.();
     this.#peer.sender.drop(call);
     this.#endWhenDrained();
     return entry;
@@ -304,12 +333,12 @@ export class ClientExchange {
   #end(error: CommError): void {
     if (this.#over) return;
     this.#over = true;
-    this.#peer.close();
-    for (const [call, { sent }] of this.#entries) {
-      this.#close(call)?.receiver.fail(
-        sent || error.code !== 'UNAVAILABLE' ? error : this.#lost(error.message, 'NOT_SENT'),
-      );
+    const { sender } = this.#peer;
+    for (const [call, { session }] of this.#entries) {
+      const unsent = error.code === 'UNAVAILABLE' && !session && sender.holds(call);
+      this.#close(call)?.receiver.fail(unsent ? this.#lost(error.message, 'NOT_SENT') : error);
     }
+    this.#peer.close();
   }
 
   #streamError(error: Error): CommError {

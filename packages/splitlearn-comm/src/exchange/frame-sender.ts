@@ -10,6 +10,8 @@ import v1 = splitlearn.comm.v1;
 export const SMALL_MESSAGE_BYTES = 16 * 1024;
 /** Larger messages go in pieces of this size, in turns. */
 const PIECE_BYTES = 256 * 1024;
+/** Smaller ones, but for the last, are not worth their frame. */
+const MIN_PIECE_BYTES = 16 * 1024;
 /** Small frames that may pass before a piece of a large message gets its turn. */
 const SMALL_BURST_BYTES = 64 * 1024;
 /** What is handed to HTTP/2 at once: enough to keep it busy, and no more than a small call can wait for. */
@@ -29,6 +31,8 @@ interface LargeMessage {
   readonly head: Head;
   readonly parts: readonly Uint8Array[];
   readonly byteLength: number;
+  /** The small frames, in bytes, that go before it begins: frames of its own call may be among them. */
+  readonly afterSmall: number;
   sentBytes: number;
   part: number;
   partOffset: number;
@@ -56,6 +60,7 @@ export class FrameSender {
   /** Runs of small frames; the last one may still be growing, in the slab. */
   readonly #small: Uint8Array[] = [];
   #smallBytes = 0;
+  #smallSent = 0;
   readonly #large: LargeMessage[] = [];
   readonly #whenSent: (() => void)[] = [];
   #burstBytes = 0;
@@ -102,7 +107,9 @@ export class FrameSender {
         if (copy) sendBuffers.giveBack(copy);
         sent();
       };
-      this.#large.push({ head, parts, byteLength, sentBytes: 0, part: 0, partOffset: 0, sent: done });
+      const afterSmall = this.#smallSent + this.#smallBytes + this.#slabEnd - this.#slabStart;
+      const unsent = { sentBytes: 0, part: 0, partOffset: 0 };
+      this.#large.push({ head, parts, byteLength, afterSmall, sent: done, ...unsent });
     } else {
       const offset = this.#room(headRoom(head) + byteLength);
       const at = writeHead(this.#slab, offset, head, byteLength);
@@ -117,6 +124,11 @@ export class FrameSender {
   /** About the connection. Goes at once, also where nothing else may. */
   sendConnection(message: v1.IConnectionFrame): void {
     if (!this.#closed) this.#emit([encodeConnection(message)], 0);
+  }
+
+  /** Whether a part of a call's large message has not been handed to the network. */
+  holds(call: number): boolean {
+    return this.#large.some(({ head }) => head.call === call);
   }
 
   /** Forgets what is left of a call's message. */
@@ -208,7 +220,8 @@ export class FrameSender {
 
   #smallIsNext(): boolean {
     if (this.#small.length === 0) return false;
-    return this.#large.length === 0 || this.#burstBytes < SMALL_BURST_BYTES;
+    const [large] = this.#large;
+    return !large || large.afterSmall > this.#smallSent || this.#burstBytes < SMALL_BURST_BYTES;
   }
 
   #writeSmall(allowance: number): boolean {
@@ -217,6 +230,7 @@ export class FrameSender {
     if (run.length > allowance) return false;
     this.#small.shift();
     this.#smallBytes -= run.length;
+    this.#smallSent += run.length;
     this.#burstBytes += run.length;
     this.#emit([run], run.length);
     return true;
@@ -227,8 +241,8 @@ export class FrameSender {
     const message = this.#large[0] as LargeMessage;
     const first = message.sentBytes === 0;
     const room = headRoom(message.head);
-    if (allowance <= room) return false;
     const left = message.byteLength - message.sentBytes;
+    if (allowance < room + Math.min(left, MIN_PIECE_BYTES)) return false;
     const pieceBytes = Math.min(left, PIECE_BYTES, allowance - room);
     const last = pieceBytes === left;
     const { call, begin } = message.head;

@@ -140,13 +140,14 @@ describe('a call', () => {
     expect(second?.opened.incoming.deadlineMs).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it('leaves no timer behind', async () => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  it('leaves no timer behind but the one for all, which ends', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] });
     const { call } = serve();
     call.receive({ call: 1, begin, end: true, piece: bytesOf(1) });
     expect(vi.getTimerCount()).toBe(1);
     await settle();
     expect(call.takeFrames()).toHaveLength(1);
+    vi.advanceTimersByTime(60_000);
     expect(vi.getTimerCount()).toBe(0);
   });
 

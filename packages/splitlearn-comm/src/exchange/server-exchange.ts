@@ -9,6 +9,7 @@ import { toCallStatus, toStatus } from '../grpc/status.js';
 import type { Answers, Outcome } from '../server/async-compute-servicer.js';
 import { deadlinePassed, type OpenCall } from '../server/call-context.js';
 import { callerOf } from '../server/grpc-calls.js';
+import { Deadlines } from './deadlines.js';
 import { ExchangePeer, READS_WHILE_WRITING } from './exchange-peer.js';
 import type { Frame } from './frames.js';
 import { readHello, writeHello } from './hello.js';
@@ -37,13 +38,13 @@ const SLOW_PEER_BYTES = 1024;
 interface Entry {
   readonly opened: OpenCall;
   readonly session: boolean;
-  readonly timer: NodeJS.Timeout | undefined;
   readonly queue: MessageQueue | undefined;
-  readonly window: SendWindow;
+  readonly window: SendWindow | undefined;
   partial: IncomingMessage | undefined;
   partialTimer: NodeJS.Timeout | undefined;
   heldBytes: number;
   begun: boolean;
+  expired: boolean;
 }
 
 /** A server's end of one Exchange: brings its calls to the servicer, and their answers back. */
@@ -58,6 +59,7 @@ export class ServerExchange {
   readonly #caller: ReturnType<typeof callerOf>;
   readonly #metadata: Readonly<Record<string, string>>;
   readonly #maxResponseBytes: number;
+  readonly #deadlines = new Deadlines((nowMs) => this.#expire(nowMs));
   #draining = false;
   #over = false;
 
@@ -154,7 +156,7 @@ export class ServerExchange {
       this.#close(frame.call);
       return;
     }
-    if (frame.takenBytes) entry.window.taken(frame.takenBytes);
+    if (frame.takenBytes) entry.window?.taken(frame.takenBytes);
     if (message) {
       entry.partial = undefined;
       clearInterval(entry.partialTimer);
@@ -191,17 +193,18 @@ export class ServerExchange {
     const entry: Entry = {
       opened,
       session,
-      timer: bounded ? setTimeout(() => this.#expire(frame.call), Math.max(0, timeoutMs)).unref() : undefined,
       queue: session ? new MessageQueue((takenBytes) => this.#taken(frame.call, takenBytes)) : undefined,
-      window: new SendWindow(),
+      window: session ? new SendWindow() : undefined,
       partial: undefined,
       partialTimer: undefined,
       heldBytes: 0,
       begun: false,
+      expired: false,
     };
     this.#entries.set(frame.call, entry);
+    if (bounded) this.#deadlines.add(opened.incoming.deadlineMs);
     this.#peer.watch();
-    if (entry.queue) void this.#answerSession(frame.call, entry, entry.queue);
+    if (entry.queue) void this.#answerSession(frame.call, entry, entry.queue, entry.window as SendWindow);
   }
 
   /** A message of which nothing comes any more holds memory that others could use. */
@@ -220,11 +223,20 @@ export class ServerExchange {
     }, slowPeerTimeoutMs).unref();
   }
 
-  #expire(call: number): void {
-    const entry = this.#entries.get(call);
-    entry?.opened.abort(deadlinePassed());
-    // Of one that is not complete nobody has been told yet.
-    if (entry && !entry.begun) this.#refuse(call, deadlinePassed());
+  /** Ends the calls whose time is up; says when that of the next one is. */
+  #expire(nowMs: number): number {
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const [call, entry] of this.#entries) {
+      const { deadlineMs } = entry.opened.incoming;
+      if (deadlineMs > nowMs) nextMs = Math.min(nextMs, deadlineMs);
+      else if (!entry.expired) {
+        entry.expired = true;
+        entry.opened.abort(deadlinePassed());
+        // Of one that is not complete nobody has been told yet.
+        if (!entry.begun) this.#refuse(call, deadlinePassed());
+      }
+    }
+    return nextMs;
   }
 
   /** What was said when the stream was opened goes for each of its calls. */
@@ -245,9 +257,9 @@ export class ServerExchange {
     }
   }
 
-  async #answerSession(call: number, entry: Entry, queue: MessageQueue): Promise<void> {
+  async #answerSession(call: number, entry: Entry, queue: MessageQueue, window: SendWindow): Promise<void> {
     entry.begun = true;
-    const { opened, window } = entry;
+    const { opened } = entry;
     const stop = () => {
       queue.abort(opened.signal.reason);
       window.release();
@@ -305,12 +317,11 @@ export class ServerExchange {
     const entry = this.#entries.get(call);
     if (!entry) return;
     this.#entries.delete(call);
-    clearTimeout(entry.timer);
     clearInterval(entry.partialTimer);
     this.#peer.sender.drop(call);
     this.#budget.bytes += entry.heldBytes;
     entry.queue?.abort(entry.opened.abortReason ?? new CommError('CANCELLED', 'the session is over'));
-    entry.window.release();
+    entry.window?.release();
     entry.opened.end();
     if (this.#draining) this.#endWhenDrained();
   }
@@ -333,6 +344,7 @@ export class ServerExchange {
   #end(): void {
     if (this.#over) return;
     this.#over = true;
+    this.#deadlines.stop();
     this.#peer?.close();
     for (const [call, entry] of this.#entries) {
       entry.opened.cancel(false);

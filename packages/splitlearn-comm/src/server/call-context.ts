@@ -57,16 +57,25 @@ export class OpenCall {
 
   /** What the compute function is told of the call. */
   context(): CallContext {
+    const opened = this;
     const { requestId, incoming } = this;
     const { deadlineMs, metadata } = incoming;
-    const signal = () => this.signal;
+    if (deadlineMs === Number.POSITIVE_INFINITY) {
+      return {
+        get signal() {
+          return opened.signal;
+        },
+        requestId,
+        metadata,
+      };
+    }
     return {
       get signal() {
-        return signal();
+        return opened.signal;
       },
       requestId,
       metadata,
-      ...(deadlineMs !== Number.POSITIVE_INFINITY && { deadlineMs }),
+      deadlineMs,
     };
   }
 

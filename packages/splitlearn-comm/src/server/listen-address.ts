@@ -6,7 +6,7 @@ export function hostAndPort(host: string, port: number): string {
   if (typeof host !== 'string' || host === '') {
     throw new CommError('INVALID_ARGUMENT', `host must be a name or an address, such as 127.0.0.1; it is '${host}'`);
   }
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  return host.includes(':') && !host.startsWith('[') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 /** Beyond this the operating system would take a part of the path for the whole. */

@@ -30,7 +30,11 @@ export class Random {
   /** One of `{ weight }`s. */
   weighted(items) {
     let left = this.next() * items.reduce((sum, { weight }) => sum + weight, 0);
-    return items.find(({ weight }) => (left -= weight) < 0) ?? items.at(-1);
+    for (const item of items) {
+      left -= item.weight;
+      if (left < 0) return item;
+    }
+    return items.at(-1);
   }
 
   /** Another source, which does not depend on how much is drawn from this one. */

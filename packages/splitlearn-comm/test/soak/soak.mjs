@@ -189,13 +189,15 @@ async function settle(server, relays, clients, report) {
   if (!(await eventually(idle))) {
     report.violate(`the server has calls in flight after all have ended: ${JSON.stringify(await server.ask('state'))}`);
   }
-  if (!(await eventually(() => isQuiet(relays)))) report.violate('connections go on sending after all calls have ended');
+  if (!(await eventually(() => isQuiet(relays))))
+    report.violate('connections go on sending after all calls have ended');
   report.compareExecutions(await server.ask('executions'));
 }
 
 /** Whether all that was on the way has arrived: requests that their callers have given up may still be executed. */
 async function isQuiet(relays) {
-  const carried = () => relays.map((relay) => relay.getStatistics()).map((one) => one.bytesToServer + one.bytesToClient);
+  const carried = () =>
+    relays.map((relay) => relay.getStatistics()).map((one) => one.bytesToServer + one.bytesToClient);
   const before = carried();
   await sleep(300);
   return String(carried()) === String(before);

@@ -18,6 +18,8 @@ import { findHttp2Stream } from '../../dist/grpc/internals.js';
 // A test file that uses them has to say `vi.mock('../dist/grpc/internals.js', { spy: true })`: that is how an Exchange is
 // made to go through grpc-js's messages, as it does where the HTTP/2 stream is not found.
 
+vi.setConfig({ testTimeout: 30_000 });
+
 export interface Pair extends Loopback {
   /** What the client reaches the server through; without faults, until it is told of some. */
   readonly relay: FaultRelay;

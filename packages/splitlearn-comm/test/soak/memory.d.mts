@@ -1,0 +1,1 @@
+export function memory(): Promise<{ heap: number; external: number; rss: number }>;
