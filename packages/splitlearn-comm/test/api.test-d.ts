@@ -1,23 +1,48 @@
 import {
   type AsyncChainComputeFunction,
+  AsyncComputeServicer,
   AsyncGRPCComputeServer,
   AsyncLambdaComputeFunction,
   AsyncModelComputeFunction,
+  type AuthorizedCall,
+  type Balancing,
   type CallStatistics,
   type CallTiming,
+  type ClientTlsOptions,
   CommError,
   type CommErrorCode,
+  type CompressedTensor,
+  CompressedTensorCodec,
   type ComputeFunction,
   type ComputeResponse,
-  type GRPCComputeClient,
+  type ConnectionLimits,
+  type ConnectionStatistics,
+  type ExchangeLimitOptions,
+  ExponentialBackoff,
+  GRPCComputeClient,
+  type GRPCComputeClientOptions,
+  type HealthStatus,
+  type Pem,
   RemoteComputeFunction,
   SerialExecutor,
+  type ServerLimits,
+  supportedEncodings,
   type Tensor,
+  TensorCodec,
+  type TensorEncoding,
   type Tensors,
   tensor,
+  type WireServiceInfo,
   WorkerExecutor,
 } from '@splitlearn/comm';
-import { type Loopback, loopback } from '@splitlearn/comm/testing';
+import {
+  type FaultConditions,
+  FaultRelay,
+  type FaultRelayOptions,
+  type FaultStatistics,
+  type Loopback,
+  loopback,
+} from '@splitlearn/comm/testing';
 import { describe, expectTypeOf, it } from 'vitest';
 
 declare const client: GRPCComputeClient;
@@ -46,6 +71,15 @@ describe('compute', () => {
     expectTypeOf(
       client.compute(one, { timeoutMs: 1, signal: new AbortController().signal, requestId: 'r', metadata: { a: 'b' } }),
     ).resolves.toEqualTypeOf<Tensor>();
+  });
+
+  it('takes whether the call may run twice', () => {
+    expectTypeOf(client.compute(one, { idempotent: true })).resolves.toEqualTypeOf<Tensor>();
+    expectTypeOf(client.call({ inputs: named }, { idempotent: true })).resolves.toEqualTypeOf<ComputeResponse>();
+    // @ts-expect-error: true or false
+    client.compute(one, { idempotent: 'yes' });
+    // @ts-expect-error: which model is part of a whole request
+    client.call({ inputs: named }, { model: 'm' });
   });
 
   it('takes no numbers, no undefined options, and no parameters that are no JSON', () => {
@@ -130,6 +164,142 @@ describe('server and client', () => {
     expectTypeOf(loopback(new RemoteComputeFunction('a:1'))).resolves.toEqualTypeOf<Loopback>();
     // @ts-expect-error: a server serves something
     new AsyncGRPCComputeServer({ port: 0 });
+  });
+});
+
+describe('a client', () => {
+  it('is made for one server, or for several', () => {
+    new GRPCComputeClient('a:1');
+    new GRPCComputeClient(['a:1', 'b:1'] as const, { balancing: 'round-robin' });
+    expectTypeOf<Balancing>().toEqualTypeOf<'least-outstanding' | 'round-robin'>();
+    expectTypeOf(GRPCComputeClient).constructorParameters.toExtend<[string | readonly string[], unknown?]>();
+    // @ts-expect-error: a server somewhere
+    new GRPCComputeClient();
+    // @ts-expect-error: no such way
+    new GRPCComputeClient('a:1', { balancing: 'random' });
+  });
+
+  it('may be told about TLS and its token', () => {
+    new GRPCComputeClient('a:1', { tls: {}, token: 'secret' });
+    new GRPCComputeClient('a:1', { tls: { ca: 'PEM', cert: Buffer.of(), key: new Uint8Array(), serverName: 'b' } });
+    expectTypeOf<ClientTlsOptions['ca']>().toEqualTypeOf<Pem | undefined>();
+    // @ts-expect-error: a server's option
+    new GRPCComputeClient('a:1', { tls: { clientCa: 'PEM' } });
+    // @ts-expect-error: false is not a way to leave it out
+    new GRPCComputeClient('a:1', { tls: false });
+    // @ts-expect-error: tokens are a server's
+    new GRPCComputeClient('a:1', { tokens: ['secret'] });
+  });
+
+  it('may be told how tensors travel', () => {
+    new GRPCComputeClient('a:1', { encoding: 'auto' });
+    expectTypeOf<GRPCComputeClientOptions['encoding']>().toEqualTypeOf<TensorEncoding | 'auto' | undefined>();
+    expectTypeOf<TensorEncoding>().toEqualTypeOf<'raw' | 'float16' | 'bfloat16' | 'int8' | 'gzip' | 'zstd'>();
+    // @ts-expect-error: no such encoding
+    new GRPCComputeClient('a:1', { encoding: 'lz4' });
+  });
+
+  it('may be told how to reach a server, and how often to try', () => {
+    new GRPCComputeClient('a:1', { exchange: false, connectTimeoutMs: 1, keepAliveMs: Number.POSITIVE_INFINITY });
+    new GRPCComputeClient('a:1', { retry: new ExponentialBackoff() });
+    new GRPCComputeClient('a:1', {
+      retry: { nextDelayMs: (attempt, error) => (error.retryable ? attempt : undefined) },
+    });
+    // @ts-expect-error: a strategy, not a number
+    new GRPCComputeClient('a:1', { retry: 3 });
+  });
+
+  it('tells what a server says of itself', () => {
+    expectTypeOf(client.getServiceInfo()).resolves.toEqualTypeOf<WireServiceInfo>();
+    expectTypeOf<WireServiceInfo['encodings']>().toEqualTypeOf<readonly TensorEncoding[]>();
+    expectTypeOf(client.healthCheck()).resolves.toEqualTypeOf<HealthStatus>();
+  });
+});
+
+describe('a server', () => {
+  const computeFn = new AsyncLambdaComputeFunction((inputs) => inputs);
+
+  it('may be told who may call', () => {
+    new AsyncGRPCComputeServer({ computeFn, tls: { cert: 'PEM', key: Buffer.of(), clientCa: 'PEM' } });
+    new AsyncGRPCComputeServer({
+      computeFn,
+      auth: {
+        tokens: ['old', 'new'] as const,
+        authorize(call) {
+          expectTypeOf(call).toEqualTypeOf<AuthorizedCall>();
+          expectTypeOf(call.method).toEqualTypeOf<'compute' | 'stream' | 'info'>();
+          expectTypeOf(call.metadata['x-tenant']).toEqualTypeOf<string | undefined>();
+        },
+      },
+    });
+    new AsyncComputeServicer({ computeFn, auth: { authorize: async () => {} } });
+    // @ts-expect-error: a certificate needs its key
+    new AsyncGRPCComputeServer({ computeFn, tls: { cert: 'PEM' } });
+    // @ts-expect-error: who refuses a call throws
+    new AsyncGRPCComputeServer({ computeFn, auth: { authorize: () => false } });
+    // @ts-expect-error: several, as they are replaced one by one
+    new AsyncGRPCComputeServer({ computeFn, auth: { tokens: 'secret' } });
+  });
+
+  it('may be given limits', () => {
+    const server = new AsyncGRPCComputeServer({
+      computeFn,
+      limits: {
+        maxConnections: 1,
+        maxCallsPerConnection: 1,
+        maxStreamsPerConnection: 1,
+        maxRequestBytes: 1,
+        maxMetadataBytes: 1024,
+        handshakeTimeoutMs: 1,
+        slowPeerTimeoutMs: 1,
+        silentPeerTimeoutMs: 1,
+        keepAliveMs: 1,
+      },
+    });
+    expectTypeOf<ServerLimits>().toExtend<ConnectionLimits & ExchangeLimitOptions>();
+    expectTypeOf(server.getConnectionStatistics()).toEqualTypeOf<ConnectionStatistics>();
+    // @ts-expect-error: no such limit
+    new AsyncGRPCComputeServer({ computeFn, limits: { maxCalls: 1 } });
+  });
+});
+
+describe('CompressedTensorCodec', () => {
+  it('writes what it was told to, and reads what it wrote and what is raw', () => {
+    const codec = new CompressedTensorCodec({ encoding: 'gzip', maxBytes: 1024 });
+    expectTypeOf(codec).toExtend<TensorCodec>();
+    expectTypeOf(codec.encode(one)).toEqualTypeOf<CompressedTensor>();
+    expectTypeOf<CompressedTensor['encoding']>().toEqualTypeOf<TensorEncoding>();
+    expectTypeOf(codec.decode(codec.encode(one))).toEqualTypeOf<Tensor>();
+    expectTypeOf(codec.decode(new TensorCodec().encode(one), 'name')).toEqualTypeOf<Tensor>();
+    expectTypeOf(supportedEncodings()).toEqualTypeOf<readonly TensorEncoding[]>();
+    // @ts-expect-error: an encoding is a choice
+    new CompressedTensorCodec({});
+    // @ts-expect-error: auto is for clients, which know their link
+    new CompressedTensorCodec({ encoding: 'auto' });
+  });
+});
+
+describe('FaultRelay', () => {
+  it('is a network that can be broken', () => {
+    const relay = new FaultRelay('127.0.0.1:1', {
+      delayMs: 1,
+      bytesPerSecond: 1,
+      listen: 'unix:/path',
+      random: () => 0,
+    });
+    expectTypeOf(relay.start()).resolves.toEqualTypeOf<string>();
+    expectTypeOf(relay.close()).resolves.toEqualTypeOf<void>();
+    expectTypeOf(relay.refusing).toEqualTypeOf<boolean>();
+    expectTypeOf(relay.getStatistics()).toEqualTypeOf<FaultStatistics>();
+    expectTypeOf(relay).toExtend<AsyncDisposable>();
+    expectTypeOf<FaultConditions>().toExtend<FaultRelayOptions>();
+    relay.set({ stalled: true }, 'toServer');
+    relay.cutAfter(1, 'toClient');
+    relay.cut();
+    // @ts-expect-error: where it listens is for ever
+    relay.set({ listen: 'unix:/path' });
+    // @ts-expect-error: a byte goes one way
+    relay.cutAfter(1, 'both');
   });
 });
 

@@ -1,8 +1,9 @@
 import { type CallContext, CommError, type ComputeFunction, type Tensor, type Tensors, tensor } from '@splitlearn/comm';
 import { describe, expect, it, vi } from 'vitest';
 import { allBits, DTYPES, zeros } from './support/arbitraries.js';
-import { collect, deferred } from './support/deferred.js';
+import { collect, deferred, rejection } from './support/deferred.js';
 import { echo, requestsOf, streaming, valueAt } from './support/functions.js';
+import { withoutWaiting } from './support/time.js';
 import { transports } from './support/transports.js';
 
 vi.mock('../dist/grpc/internals.js', { spy: true });
@@ -252,5 +253,17 @@ describe.each(transports)('over $name', ({ loopback, relayed, exchange }) => {
         expect(pair.client.getStatistics()).toMatchObject({ inFlight: 0, failed: { UNAVAILABLE: lost.length } });
       },
     );
+
+    it.runIf(exchange)('without a word is given up, and the next call has a new one', async () => {
+      const client = { keepAliveMs: 50, connectTimeoutMs: 2_000, timeoutMs: Number.POSITIVE_INFINITY };
+      await using pair = await relayed(echo, { client });
+      await pair.client.compute(number(1));
+      pair.relay.blackHole();
+      expect(await withoutWaiting(() => rejection(pair.client.compute(number(2))))).toMatchObject({
+        code: 'UNAVAILABLE',
+        reason: 'STALLED',
+      });
+      expect(await pair.client.compute(number(3))).toEqual(number(3));
+    });
   });
 });

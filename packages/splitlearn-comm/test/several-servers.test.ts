@@ -1,8 +1,14 @@
 import { readFileSync } from 'node:fs';
-import { AsyncGRPCComputeServer, FixedDelay, GRPCComputeClient, type GRPCComputeClientOptions, tensor } from '@splitlearn/comm';
+import {
+  AsyncGRPCComputeServer,
+  FixedDelay,
+  GRPCComputeClient,
+  type GRPCComputeClientOptions,
+  tensor,
+} from '@splitlearn/comm';
 import { afterEach, describe, expect, it } from 'vitest';
-import { collect, deferred, rejection } from './support/deferred.js';
-import { valueAt } from './support/functions.js';
+import { collect, rejection } from './support/deferred.js';
+import { requestThenSilence, valueAt } from './support/functions.js';
 
 const pem = (name: string) => readFileSync(new URL(`./fixtures/tls/${name}`, import.meta.url));
 const tls = { cert: pem('server.pem'), key: pem('server.key') };
@@ -128,12 +134,12 @@ describe.each([
     for (let call = 0; call < 4; call++) {
       expect(await rejection(client.compute(input))).toMatchObject({ code: 'UNAVAILABLE', reason: 'NOT_SENT' });
     }
-    await serve(2, { port: servers[1]?.port as number });
-    const retrying = connect(
-      servers.map(({ address }) => address),
-      { exchange, retry: new FixedDelay({ maxAttempts: 5, delayMs: 0 }) },
-    );
-    expect(await answerers(retrying, 4)).toEqual(new Set([2]));
+    const back = await serve(2, { port: servers[1]?.port as number });
+    while (back.counts.calls === 0) {
+      await client.compute(input).catch(() => {});
+      // What fails at once must not keep everything else from happening.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   });
 
   it('are left by sessions too: the next one begins elsewhere', async () => {
@@ -141,13 +147,7 @@ describe.each([
     const client = connect([first.address, second.address], { exchange, balancing: 'round-robin' });
     await client.compute(input);
     await client.compute(input);
-    const begun = deferred();
-    const requests = async function* () {
-      yield { inputs: input };
-      await begun.promise;
-      await new Promise(() => {});
-    };
-    const session = client.stream(requests());
+    const session = client.stream(requestThenSilence(input));
     const { value } = await session.next();
     const [here, there] = valueAt(value?.outputs ?? {}, 'number') === 0 ? [first, second] : [second, first];
     const failed = rejection(session.next());

@@ -131,7 +131,7 @@ describe('round-robin', () => {
 describe('least-outstanding', () => {
   it('takes the one with the fewest calls under way', () => {
     const bed = new Bed(ABC, { balancing: 'least-outstanding' });
-    bed.made.forEach((connection, index) => (connection.inFlight = [3, 1, 2][index] as number));
+    for (const [index, connection] of bed.made.entries()) connection.inFlight = [3, 1, 2][index] as number;
     expect(bed.picks(4)).toEqual(['b:1', 'b:1', 'b:1', 'b:1']);
   });
 

@@ -40,6 +40,10 @@ describe('a client', () => {
     });
   });
 
+  it('has for ever to connect, as long as a timer can be', () => {
+    expect(clientSettings({ connectTimeoutMs: Number.POSITIVE_INFINITY }).connectTimeoutMs).toBe(2 ** 31 - 1);
+  });
+
   it.each(['auto', ...supportedEncodings()] as const)('can have the encoding %s', (encoding) => {
     expect(clientSettings({ encoding }).encoding).toBe(encoding);
   });

@@ -1,4 +1,4 @@
-import { assertInteger, assertMs } from '../check-options.js';
+import { assertInteger, assertMs, MAX_TIMER_MS } from '../check-options.js';
 import { supportedEncodings, type TensorEncoding } from '../codec/compression.js';
 import { CommError } from '../errors.js';
 import type { KeepAlive } from '../exchange/watchdog.js';
@@ -67,7 +67,8 @@ export function clientSettings(options: GRPCComputeClientOptions): ClientSetting
   // The connections of a name are made only when it has been looked up.
   if (tls) clientCredentials(tls);
   return {
-    ...{ timeoutMs, maxMessageLength, retry, balancing, encoding, exchange, connectTimeoutMs },
+    ...{ timeoutMs, maxMessageLength, retry, balancing, encoding, exchange },
+    connectTimeoutMs: Math.min(connectTimeoutMs, MAX_TIMER_MS),
     keepAlive: { idleMs: keepAliveMs, timeoutMs: KEEP_ALIVE_TIMEOUT_MS },
     ...(tls && { tls }),
     ...(token !== undefined && { token }),

@@ -72,6 +72,11 @@ export class Connection {
       const asking = { deadlineMs: Date.now() + connectTimeoutMs, metadata: options.metadata };
       this.#tensorEncoder ??= this.serviceInfo(asking).then(
         ({ encodings }) => new TensorEncoder(encoding, encodings, this.link),
+        (error: unknown) => {
+          // A server that says nothing of itself can read what every server can.
+          if (CommError.from(error).code === 'UNIMPLEMENTED') return new TensorEncoder(encoding, [], this.link);
+          throw error;
+        },
       );
       try {
         return await (await this.#tensorEncoder).encode(tensors);

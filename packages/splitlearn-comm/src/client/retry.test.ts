@@ -210,7 +210,9 @@ describe('a budget', () => {
 describe('a deadline', () => {
   it('is that of all attempts together, with the time that they take themselves', async () => {
     let nowMs = 1_000;
-    const wait = async (delayMs: number) => void (nowMs += delayMs);
+    const wait = async (delayMs: number) => {
+      nowMs += delayMs;
+    };
     const call = vi.fn(async () => {
       nowMs += 300;
       throw unavailable;

@@ -1,6 +1,6 @@
 import { gzipSync } from 'node:zlib';
 import { splitlearn } from '#proto';
-import type { Random } from '../soak/random.mjs';
+import { Random } from '../soak/random.mjs';
 import { frameBytes, prefixed } from './exchange-frames.js';
 import { END_HEADERS, FRAME, frame, PREFACE } from './http2-peer.js';
 
@@ -91,18 +91,23 @@ function encodeLength(length: number): Buffer {
   return Buffer.from([...bytes, rest]);
 }
 
+const noisy = new Random(1);
+const NOISE = Buffer.from(Array.from({ length: 64 * KIB }, () => noisy.between(0, 255)));
+
 function noise(random: Random, most: number): Buffer {
-  return Buffer.from(Array.from({ length: random.between(0, most) }, () => random.between(0, 255)));
+  const start = random.between(0, NOISE.length - most);
+  return NOISE.subarray(start, start + random.between(0, most));
 }
 
-const payloads = [16, 100, 3_000, 20_000, 300_000].map((bytes) => {
+const payloads = [16, 100, 3_000, 20_000, 200_000].map((bytes) => {
   const input: v1.ITensor = { name: 'x', dtype: v1.DType.DTYPE_UINT8, shape: [bytes], data: new Uint8Array(bytes) };
   return v1.ComputeRequest.encode({ requestId: 'hostile', inputs: [input] }).finish();
 });
 const bomb = gzipSync(Buffer.alloc(16 * MIB));
 
 function request(random: Random): Uint8Array {
-  return payloads[Math.min(random.between(0, 8), random.between(0, payloads.length - 1))] as Uint8Array;
+  // Most are small, as the time goes by with the bytes.
+  return payloads[Math.min(...Array.from({ length: 3 }, () => random.between(0, payloads.length - 1)))] as Uint8Array;
 }
 
 const METHODS = ['Compute', 'ComputeStream', 'GetServiceInfo', 'Exchange'];
