@@ -21,6 +21,23 @@ export function isMovable(buffer: ArrayBufferLike): boolean {
 }
 
 /**
+ * Tensors as they are now, on memory that nobody else holds: what is not movable already is copied. Values that are no
+ * tensors are left to whoever checks them.
+ */
+export function snapshot(tensors: Tensors): Tensors {
+  if (typeof tensors !== 'object' || tensors === null) return tensors;
+  const copies = Object.entries(tensors).map(([name, tensor]): [string, Tensor] => {
+    const { dtype, shape, data } = tensor ?? {};
+    if (Array.isArray(data)) return [name, { dtype, shape, data: [...data] } as Tensor];
+    if (!ArrayBuffer.isView(data) || movable.has(data.buffer)) return [name, tensor];
+    const copy = Uint8Array.prototype.slice.call(data);
+    movable.add(copy.buffer);
+    return [name, { dtype, shape, data: copy } as unknown as Tensor];
+  });
+  return Object.fromEntries(copies);
+}
+
+/**
  * Prepares tensors for `postMessage`: movable buffers go on the transfer list, others are copied first.
  *
  * @throws CommError `FAILED_PRECONDITION` (reason `TENSOR_MOVED`) for a tensor that has been moved before.

@@ -345,6 +345,7 @@ describe('auto', () => {
     await using pair = await loopback(echo);
     await using relay = new FaultRelay(`127.0.0.1:${pair.port}`, { bytesPerSecond: 4e6 });
     await using client = new GRPCComputeClient(await relay.start(), { encoding: 'auto' });
+    await client.connect();
     const bytes: [number, number][] = [];
     for (let call = 0; call < CALLS; call++) {
       const before = client.getStatistics();
@@ -362,6 +363,7 @@ describe('auto', () => {
     await using pair = await loopback(computeFn);
     await using relay = new FaultRelay(`127.0.0.1:${pair.port}`, { bytesPerSecond: 4e6 });
     await using client = new GRPCComputeClient(await relay.start(), { encoding: 'auto' });
+    await client.connect();
     await client.compute({ smooth });
     const { bytesSent } = client.getStatistics();
     await client.compute({ smooth });

@@ -93,13 +93,13 @@ describe.each(['v1', 'v1alpha'] as const)('reflection %s', (version) => {
         service: [
           {
             name: 'ComputeService',
-            method: [{ name: 'Compute' }, { name: 'ComputeStream' }, { name: 'GetServiceInfo' }],
+            method: ['Compute', 'ComputeStream', 'GetServiceInfo', 'Exchange'].map((name) => ({ name })),
           },
         ],
         messageType: expect.arrayContaining([
           expect.objectContaining({
             name: 'ComputeRequest',
-            field: ['request_id', 'model', 'inputs', 'parameters', 'outputs'].map((name, index) =>
+            field: ['request_id', 'model', 'inputs', 'parameters', 'outputs', 'output_encoding'].map((name, index) =>
               expect.objectContaining({ name, number: index + 1 }),
             ),
           }),

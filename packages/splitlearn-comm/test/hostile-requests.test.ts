@@ -124,8 +124,8 @@ describe('a request', () => {
     ],
     [
       'with an encoding from the future',
-      requestOf({ name: 'ids', dtype: DTYPE_UINT8, encoding: 3 as v1.Encoding }),
-      "tensor 'ids' has the unknown encoding 3",
+      requestOf({ name: 'ids', dtype: DTYPE_UINT8, encoding: 99 as v1.Encoding }),
+      "tensor 'ids' has the unknown encoding 99",
     ],
     [
       'with a bool of 7',

@@ -60,6 +60,13 @@ export class Balancer {
     return [...this.#members.values()].map(({ connection }) => connection);
   }
 
+  /** Whether a call can leave at once, whichever connection it gets. */
+  get isOpen(): boolean {
+    if (this.#only) return this.#only.isOpen;
+    for (const { connection } of this.#members.values()) if (!connection.isOpen) return false;
+    return this.#members.size > 0;
+  }
+
   /** The connection that the next call should use; a promise only while names are looked up for the first time. */
   pick(): Connection | Promise<Connection> {
     if (this.#only) return this.#only;

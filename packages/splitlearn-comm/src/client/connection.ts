@@ -58,6 +58,11 @@ export class Connection {
     });
   }
 
+  /** Whether a call need not wait for the connection. */
+  get isOpen(): boolean {
+    return !this.#settings.exchange || !this.#hasExchange || this.#exchange?.usable === true;
+  }
+
   /** Whether tensors may travel in another form than their own. */
   get encodesTensors(): boolean {
     return this.#settings.encoding !== 'raw';
@@ -73,8 +78,8 @@ export class Connection {
       this.#tensorEncoder ??= this.serviceInfo(asking).then(
         ({ encodings }) => new TensorEncoder(encoding, encodings, this.link),
         (error: unknown) => {
-          // A server that says nothing of itself can read what every server can.
-          if (CommError.from(error).code === 'UNIMPLEMENTED') return new TensorEncoder(encoding, [], this.link);
+          // A server that says nothing of itself, or not to us, can read what every server can.
+          if (SAYS_NOTHING.has(CommError.from(error).code)) return new TensorEncoder(encoding, [], this.link);
           throw error;
         },
       );
@@ -122,18 +127,13 @@ export class Connection {
   async unary(encode: Encode, options: WireCallOptions): Promise<Uint8Array> {
     this.inFlight++;
     try {
-      const exchange = this.#exchange?.usable ? this.#exchange : await this.#withExchange(options);
-      if (exchange) {
-        return await exchange.unary(encode(0, exchange.maxRequestBytes), options);
-      }
-      const { Compute } = COMPUTE_SERVICE;
-      return await unaryCall(
-        this.#client,
-        this.address,
-        Compute,
-        toBytes(encode(5, this.#settings.maxMessageLength)),
-        this.#own(options),
-      );
+      // Encoded before anything is waited for, where that can be: afterwards the caller may change its tensors.
+      const open = this.#exchange?.usable ? this.#exchange : undefined;
+      const wantsExchange = this.#settings.exchange && this.#hasExchange;
+      const exchange = open ?? (wantsExchange ? await this.#withExchange(options) : undefined);
+      if (exchange) return await exchange.unary(encode(0, exchange.maxRequestBytes), options);
+      const bytes = toBytes(encode(5, this.#settings.maxMessageLength));
+      return await unaryCall(this.#client, this.address, COMPUTE_SERVICE.Compute, bytes, this.#own(options));
     } finally {
       this.inFlight--;
     }
@@ -211,5 +211,6 @@ export class Connection {
   }
 }
 
+const SAYS_NOTHING = new Set(['UNIMPLEMENTED', 'PERMISSION_DENIED', 'UNAUTHENTICATED']);
 const GRPC_KEEP_ALIVE_MS = 5 * 60_000;
 const INSECURE = { credentials: ChannelCredentials.createInsecure(), channelOptions: {} };

@@ -9,6 +9,7 @@ import { CommError } from '../errors.js';
 import { assertMessageLength } from '../grpc/channel.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import type { Tensor, Tensors } from '../tensor.js';
+import { snapshot } from '../transfer.js';
 import { Balancer } from './balancer.js';
 import { type CallOptions, type ComputeOptions, requestOptions } from './call-options.js';
 import type { WireCallOptions } from './channel-calls.js';
@@ -71,7 +72,7 @@ export class GRPCComputeClient {
   }
 
   /**
-   * Connects now instead of on the first call.
+   * Connects now instead of on the first call: to all servers, until the first of them answers.
    *
    * @param options - `timeoutMs`: how long to try. Default 5000.
    * @throws CommError `UNAVAILABLE` when no server answers in time.
@@ -79,8 +80,12 @@ export class GRPCComputeClient {
   async connect({ timeoutMs = 5_000 }: { timeoutMs?: number } = {}): Promise<void> {
     this.#assertOpen();
     assertMs('timeoutMs', timeoutMs);
-    const connection = await this.#balancer.pick();
-    await connection.connect(timeoutMs);
+    await this.#balancer.pick();
+    try {
+      await Promise.any(this.#balancer.connections.map((connection) => connection.connect(timeoutMs)));
+    } catch (error) {
+      throw error instanceof AggregateError ? error.errors[0] : error;
+    }
   }
 
   /** Closes the connection; calls that are under way finish first. */
@@ -179,12 +184,15 @@ export class GRPCComputeClient {
     return this.#calls.read();
   }
 
-  async #call(request: ComputeRequest, options: CallOptions) {
+  async #call(given: ComputeRequest, options: CallOptions) {
     const finish = this.#calls.begin();
     try {
+      // The caller may change its tensors from here on: they are encoded at once, or else copied.
+      const { retry, encoding } = this.#settings;
+      const atOnce = retry instanceof NoRetry && encoding === 'raw' && this.#balancer.isOpen;
+      const request = atOnce ? given : { ...given, inputs: snapshot(given.inputs) };
       const requestId = options.requestId ?? randomUUID();
       const wire = this.#wireOptions(options);
-      const { retry } = this.#settings;
       const result = await (retry instanceof NoRetry
         ? this.#attempt(request, requestId, wire)
         : withRetry(retry, { ...wire, idempotent: options.idempotent, budget: this.#budget }, () =>
@@ -204,6 +212,8 @@ export class GRPCComputeClient {
     const startedMs = performance.now();
     const picked = this.#balancer.pick();
     const connection = picked instanceof Connection ? picked : await picked;
+    // Else the time to connect would be taken for that of the tensors.
+    const { isOpen } = connection;
     try {
       const tensors = connection.encodesTensors ? await connection.encodeTensors(request.inputs, wire) : undefined;
       const encode = this.#encoder(request, requestId, tensors);
@@ -219,7 +229,7 @@ export class GRPCComputeClient {
       const { response, timing } = decoded;
       const totalMs = performance.now() - startedMs;
       const networkMs = Math.max(0, totalMs - timing.serverMs);
-      connection.link.observe(bytes + answer.byteLength, networkMs);
+      if (isOpen) connection.link.observe(bytes + answer.byteLength, networkMs);
       this.#balancer.report(connection);
       const { queueMs, computeMs, serverMs } = timing;
       return { response, timing: { queueMs, computeMs, serverMs, totalMs, networkMs } };
@@ -238,7 +248,9 @@ export class GRPCComputeClient {
   }
 
   #decode(answer: Uint8Array): DecodedResponse {
-    return decodeResponse(this.#calls.received(answer), { decode: decodeUpTo(this.#settings.maxMessageLength) });
+    const { maxMessageLength } = this.#settings;
+    assertMessageLength('response', answer, maxMessageLength);
+    return decodeResponse(this.#calls.received(answer), { decode: decodeUpTo(maxMessageLength) });
   }
 
   #wireOptions(options: CallOptions, defaultTimeoutMs = this.#settings.timeoutMs): WireCallOptions {

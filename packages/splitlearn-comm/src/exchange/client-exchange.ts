@@ -141,6 +141,7 @@ export class ClientExchange {
         finish: (frame, message) => this.#finish(frame, message),
         draining: () => this.#drain(),
       },
+      maxMessageLength: options.maxMessageLength,
       keepAlive: options.keepAlive,
       giveUp: () => this.#break(this.#lost('it takes and sends nothing any more', 'STALLED')),
     });

@@ -27,6 +27,8 @@ export interface PeerOptions {
   /** What the other side said of itself. */
   readonly hello: v1.IHello;
   readonly calls: Calls;
+  /** The largest message that grpc-js lets through, where frames go through it. */
+  readonly maxMessageLength: number;
   readonly keepAlive: KeepAlive;
   /** The peer shows no sign of life any more. */
   readonly giveUp: () => void;
@@ -44,7 +46,7 @@ export class ExchangePeer {
   readonly #reader: FrameReader;
   #incoming: IncomingMessage | undefined;
 
-  constructor({ side, stream, hello, calls, keepAlive, giveUp }: PeerOptions) {
+  constructor({ side, stream, hello, calls, maxMessageLength, keepAlive, giveUp }: PeerOptions) {
     this.#calls = calls;
     this.#right = new BulkRight(side);
     if (READS_WHILE_WRITING || hello.readsWhileWriting) this.#right.switchOff();
@@ -53,10 +55,10 @@ export class ExchangePeer {
       ask: () => this.sender.sendConnection({ ping: true }),
       giveUp,
     });
-    this.sender = new FrameSender(stream, this.#right, {
-      awaiting: () => calls.size() > 0,
-      progress: () => this.#watchdog.progress(),
-    });
+    const hooks = { awaiting: () => calls.size() > 0, progress: () => this.#watchdog.progress() };
+    const limit = Math.min(maxMessageLength, Number(hello.maxMessageBytes) || Number.POSITIVE_INFINITY);
+    const maxFrameBytes = stream.path === 'messages' ? limit : Number.POSITIVE_INFINITY;
+    this.sender = new FrameSender(stream, this.#right, hooks, maxFrameBytes);
     this.#reader = new FrameReader({
       begin: (frame) => {
         this.#incoming = frame.call === 0 ? undefined : calls.begin(frame);

@@ -54,6 +54,7 @@ export class FrameSender {
   readonly #stream: ByteStream;
   readonly #right: BulkRight;
   readonly #hooks: SenderHooks;
+  readonly #maxFrameBytes: number;
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
   #slabStart = 0;
   #slabEnd = 0;
@@ -68,7 +69,9 @@ export class FrameSender {
   #scheduled = false;
   #closed = false;
 
-  constructor(stream: ByteStream, right: BulkRight, hooks: SenderHooks) {
+  /** @param maxFrameBytes - The largest frame that may be sent. */
+  constructor(stream: ByteStream, right: BulkRight, hooks: SenderHooks, maxFrameBytes = Number.POSITIVE_INFINITY) {
+    this.#maxFrameBytes = maxFrameBytes;
     this.#stream = stream;
     this.#right = right;
     this.#hooks = hooks;
@@ -100,7 +103,7 @@ export class FrameSender {
   sendMessage(head: Head, message: SendableMessage, sent: () => void = noop): void {
     if (this.#closed) return;
     const { byteLength } = message;
-    if (byteLength > SMALL_MESSAGE_BYTES) {
+    if (byteLength > SMALL_MESSAGE_BYTES || byteLength + headRoom(head) > this.#maxFrameBytes) {
       let copy: Buffer | undefined;
       const parts = message.toParts((bytes) => (copy = sendBuffers.take(bytes)));
       const done = () => {
@@ -243,7 +246,7 @@ export class FrameSender {
     const room = headRoom(message.head);
     const left = message.byteLength - message.sentBytes;
     if (allowance < room + Math.min(left, MIN_PIECE_BYTES)) return false;
-    const pieceBytes = Math.min(left, PIECE_BYTES, allowance - room);
+    const pieceBytes = Math.min(left, PIECE_BYTES, allowance - room, Math.max(1, this.#maxFrameBytes - room));
     const last = pieceBytes === left;
     const { call, begin } = message.head;
     const head: Head = {

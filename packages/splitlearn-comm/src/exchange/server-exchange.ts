@@ -101,6 +101,7 @@ export class ServerExchange {
         begin: (frame) => this.#begin(frame),
         finish: (frame, message) => this.#finish(frame, message),
       },
+      maxMessageLength: answers.maxMessageLength,
       keepAlive: limits.keepAlive,
       giveUp: () =>
         this.#fail(new CommError('UNAVAILABLE', 'the client takes and sends nothing', { reason: 'STALLED' })),

@@ -88,7 +88,18 @@ describe('an error that gRPC makes', () => {
     ],
     ['INTERNAL', 'RST_STREAM 9', 'the call to the server at gpu-box:50051 failed: RST_STREAM 9'],
   ])('%s says whom it is about and what to do', (code, details, message) => {
-    expect(fromStatus(grpcStatus(code, details), address)).toMatchObject({ code, message, reason: undefined });
+    const reason = code === 'UNAVAILABLE' ? 'CONNECTION_LOST' : undefined;
+    expect(fromStatus(grpcStatus(code, details), address)).toMatchObject({ code, message, reason });
+  });
+
+  it.each([
+    ['No connection established. Last error: connect ECONNREFUSED', 'NOT_SENT'],
+    ['Name resolution failed for target dns:gpu-box:50051', 'NOT_SENT'],
+    ['Stream refused by server', 'NOT_SENT'],
+    ['Connection dropped', 'CONNECTION_LOST'],
+    ['read ECONNRESET', 'CONNECTION_LOST'],
+  ])('UNAVAILABLE (%s) says whether the server can have begun: %s', (details, reason) => {
+    expect(fromStatus(grpcStatus('UNAVAILABLE', details), address).reason).toBe(reason);
   });
 
   it.each([

@@ -200,6 +200,7 @@ export class AsyncComputeServicer {
   }
 
   #decode(bytes: Uint8Array, opened: OpenCall): DecodedRequest {
+    assertMessageLength('request', bytes, this.#maxMessageLength);
     const decoded = decodeRequest(this.#calls.received(bytes), { decode: decodeUpTo(this.#maxMessageLength) });
     if (decoded.requestId) opened.requestId = decoded.requestId;
     return decoded;
