@@ -3,6 +3,7 @@ import { connect as http2Connect } from 'node:http2';
 import { connect } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import { AsyncGRPCComputeServer, GRPCComputeClient, type Tensor, tensor } from '@splitlearn/comm';
+import { loopback } from '@splitlearn/comm/testing';
 import { expect, it, vi } from 'vitest';
 import { memory } from './soak/memory.mjs';
 import { Random } from './soak/random.mjs';
@@ -180,13 +181,6 @@ it(`serves good clients through ${CONVERSATIONS} hostile conversations, and keep
   for (const { answers } of good) expect(answers).toBeGreaterThan(CONVERSATIONS / 100);
   expect(server.getConnectionStatistics().connections).toBe(good.length);
   await vi.waitUntil(() => server.getStatistics().inFlight === 0);
-  console.log(
-    before,
-    after,
-    good.map(({ answers }) => answers),
-    server.getConnectionStatistics(),
-    server.getStatistics(),
-  );
   expect(after.heap - before.heap).toBeLessThan(4);
   expect(after.external - before.external).toBeLessThan(4);
   expect(after.rss - before.rss).toBeLessThan(96);
@@ -201,4 +195,19 @@ it(`serves good clients through ${CONVERSATIONS} hostile conversations, and keep
   await server.stop();
   expect(logger.lines).toEqual([]);
   vi.useRealTimers();
+});
+
+it('keeps nothing of peers that speak no HTTP/2', async () => {
+  await using pair = await loopback(echo);
+  const garbage = Buffer.from(`GET / HTTP/1.1\r\nHost: x\r\n\r\n${'x'.repeat(50)}`);
+  const come = async () => {
+    for (let times = 0; times < 1_000; times++) {
+      await converse(pair.port, { kind: '', writes: [garbage], reads: true, ending: 'leaves' });
+    }
+    await vi.waitUntil(() => pair.server.getConnectionStatistics().connections === 0);
+    return memory();
+  };
+  const before = await come();
+  const after = await come();
+  expect(after.heap - before.heap).toBeLessThan(2);
 });

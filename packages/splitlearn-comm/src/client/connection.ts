@@ -30,7 +30,8 @@ export class Connection {
   readonly link = new BandwidthEstimate();
   readonly #settings: ClientSettings;
   readonly #metadata: Readonly<Record<string, string>>;
-  readonly #client: Client;
+  readonly #newClient: () => Client;
+  #client: Client;
   #exchange: ClientExchange | undefined;
   #opening: Promise<ClientExchange | undefined> | undefined;
   #hasExchange = true;
@@ -43,19 +44,8 @@ export class Connection {
     this.address = address;
     this.#settings = settings;
     this.#metadata = settings.token === undefined ? {} : { [AUTHORIZATION]: bearer(settings.token) };
-    const tls = settings.tls && { ...(serverName !== undefined && { serverName }), ...settings.tls };
-    const { credentials, channelOptions } = tls ? clientCredentials(tls) : INSECURE;
-    this.#client = new Client(address, credentials, {
-      ...messageLimits(settings.maxMessageLength),
-      ...RECONNECT_OPTIONS,
-      // Large in one direction only, where no bulk right keeps two peers from waiting for each other.
-      ...(settings.exchange && { 'grpc-node.flow_control_window': STREAM_WINDOW_BYTES }),
-      // For plain gRPC calls. More often than every five minutes, servers of other makes take for abuse
-      // (https://github.com/grpc/grpc/blob/master/doc/keepalive.md).
-      'grpc.keepalive_time_ms': Math.min(Math.max(settings.keepAlive.idleMs, GRPC_KEEP_ALIVE_MS), MAX_TIMER_MS),
-      'grpc.keepalive_timeout_ms': settings.keepAlive.timeoutMs,
-      ...channelOptions,
-    });
+    this.#newClient = () => newClient(address, settings, serverName);
+    this.#client = this.#newClient();
   }
 
   /** Whether a call need not wait for the connection. */
@@ -186,6 +176,13 @@ export class Connection {
     }
   }
 
+  /** The network connection is of no use any more, which grpc-js does not know: it would go on with it. */
+  #abandon(): void {
+    const abandoned = this.#client;
+    if (!this.#closed) this.#client = this.#newClient();
+    abandoned.close();
+  }
+
   /** A call of its own carries what an Exchange says once for all calls on it. */
   #own(options: WireCallOptions): WireCallOptions {
     return { ...options, metadata: { ...this.#metadata, ...options.metadata } };
@@ -197,6 +194,7 @@ export class Connection {
       const exchange = await ClientExchange.open(this.#client, {
         ...{ address: this.address, metadata: this.#metadata, maxMessageLength, keepAlive },
         timeoutMs: connectTimeoutMs,
+        abandon: () => this.#abandon(),
       });
       if (this.#closed) exchange.close();
       this.#exchange = exchange;
@@ -214,3 +212,21 @@ export class Connection {
 const SAYS_NOTHING = new Set(['UNIMPLEMENTED', 'PERMISSION_DENIED', 'UNAUTHENTICATED']);
 const GRPC_KEEP_ALIVE_MS = 5 * 60_000;
 const INSECURE = { credentials: ChannelCredentials.createInsecure(), channelOptions: {} };
+
+function newClient(address: string, settings: ClientSettings, serverName: string | undefined): Client {
+  const tls = settings.tls && { ...(serverName !== undefined && { serverName }), ...settings.tls };
+  const { credentials, channelOptions } = tls ? clientCredentials(tls) : INSECURE;
+  return new Client(address, credentials, {
+    ...messageLimits(settings.maxMessageLength),
+    ...RECONNECT_OPTIONS,
+    // Two clients must not share a connection, as grpc-js lets them: the bulk right is one for each connection.
+    'grpc.use_local_subchannel_pool': 1,
+    // Large in one direction only, where no bulk right keeps two peers from waiting for each other.
+    ...(settings.exchange && { 'grpc-node.flow_control_window': STREAM_WINDOW_BYTES }),
+    // For plain gRPC calls. More often than every five minutes, servers of other makes take for abuse
+    // (https://github.com/grpc/grpc/blob/master/doc/keepalive.md).
+    'grpc.keepalive_time_ms': Math.min(Math.max(settings.keepAlive.idleMs, GRPC_KEEP_ALIVE_MS), MAX_TIMER_MS),
+    'grpc.keepalive_timeout_ms': settings.keepAlive.timeoutMs,
+    ...channelOptions,
+  });
+}

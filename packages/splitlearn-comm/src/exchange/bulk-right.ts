@@ -120,7 +120,8 @@ export class BulkRight {
   }
 
   peerWants(): void {
-    this.#peerAsked = true;
+    // Of who has it not, it is asked only when the two messages have crossed: it is on its way.
+    if (this.#held) this.#peerAsked = true;
   }
 
   /** The right is ours. `since`: how many of the bytes that `received` has been told of came after this message. */

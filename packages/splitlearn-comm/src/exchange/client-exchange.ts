@@ -27,6 +27,8 @@ export interface ClientExchangeOptions {
   readonly keepAlive: KeepAlive;
   /** How long it may take to reach the server. grpc-js alone goes on for minutes. */
   readonly timeoutMs: number;
+  /** Called when the network connection turns out to be of no use. */
+  readonly abandon?: () => void;
 }
 
 /** What a call does with what comes for it. */
@@ -106,7 +108,10 @@ export class ClientExchange {
     let timer: NodeJS.Timeout | undefined;
     const refused = new Promise<never>((_, reject) => {
       call.once('error', reject);
-      timer = setTimeout(() => reject(unreachable(options)), options.timeoutMs).unref();
+      timer = setTimeout(() => {
+        reject(unreachable(options));
+        options.abandon?.();
+      }, options.timeoutMs).unref();
     });
     try {
       const [metadata] = (await Promise.race([once(call, 'metadata'), refused])) as [Metadata];
@@ -143,7 +148,10 @@ export class ClientExchange {
       },
       maxMessageLength: options.maxMessageLength,
       keepAlive: options.keepAlive,
-      giveUp: () => this.#break(this.#lost('it takes and sends nothing any more', 'STALLED')),
+      giveUp: () => {
+        this.#break(this.#lost('it takes and sends nothing any more', 'STALLED'));
+        options.abandon?.();
+      },
     });
   }
 

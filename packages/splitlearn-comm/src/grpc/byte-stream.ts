@@ -1,6 +1,7 @@
-import type { Duplex } from 'node:stream';
+import type { ServerHttp2Stream } from 'node:http2';
 import type { ClientDuplexStream, ServerDuplexStream } from '@grpc/grpc-js';
 import { findHttp2Stream } from './internals.js';
+import { StallBreaker } from './stall-breaker.js';
 
 // An Exchange's bytes past grpc-js. It gathers, copies and queues each message in both directions, which costs more than
 // all the rest of a call. What travels stays the same: gRPC messages behind their prefixes, in the same HTTP/2 stream.
@@ -37,15 +38,17 @@ export function takeOver(call: GrpcCall, reader: ByteReader, internals = findHtt
   return stream ? overHttp2(stream, reader) : overMessages(call, reader);
 }
 
-function overHttp2(stream: Duplex, reader: ByteReader): ByteStream {
+function overHttp2(stream: ServerHttp2Stream, reader: ByteReader): ByteStream {
   stream.removeAllListeners('data');
   stream.on('data', reader.data);
   stream.once('end', reader.end);
   stream.resume();
+  const stall = stream.session?.encrypted ? new StallBreaker(stream) : undefined;
   return {
     path: 'http2',
-    write(chunks, written) {
+    write(chunks, onWritten) {
       if (stream.destroyed || stream.writableEnded) return;
+      const written = stall?.begin(onWritten) ?? onWritten;
       stream.cork();
       for (const [index, chunk] of chunks.entries()) {
         if (index === chunks.length - 1) stream.write(chunk, (error) => error ?? written());
