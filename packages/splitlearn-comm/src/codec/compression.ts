@@ -22,7 +22,7 @@ export interface EncodedData {
 export interface CompressedTensor extends EncodedTensor, EncodedData {}
 
 /** Fewer bytes are not compressed: they fit into one packet of an Ethernet, where a smaller one is no faster. */
-export const MIN_COMPRESSED_BYTES = 1024;
+const MIN_COMPRESSED_BYTES = 1024;
 
 /**
  * From here on {@link encodeAsAsync} and {@link decodeFromAsync} leave (de)compression to libuv's thread pool. What is

@@ -2,7 +2,7 @@
 // it. Writing is in two steps: sizes first, then one pass over a target that is large enough.
 
 /** The low three bits of a tag: what follows it. */
-export const WireType = { VARINT: 0, FIXED64: 1, BYTES: 2, GROUP: 3, END_GROUP: 4, FIXED32: 5 } as const;
+const WireType = { VARINT: 0, FIXED64: 1, BYTES: 2, GROUP: 3, END_GROUP: 4, FIXED32: 5 } as const;
 
 /** As many levels of groups as protobuf's other implementations go down. Nobody writes groups; anybody can send them. */
 const MAX_GROUP_DEPTH = 100;
@@ -71,7 +71,7 @@ export function writeTextField(
 }
 
 /** Writes well-formed text of a known length as UTF-8; gives the position behind it. */
-export function writeText(target: Uint8Array, position: number, text: string, textBytes: number): number {
+function writeText(target: Uint8Array, position: number, text: string, textBytes: number): number {
   const end = position + textBytes;
   // As many bytes as UTF-16 units: that is ASCII.
   if (textBytes === text.length && textBytes <= 4 * MAX_SHORT_TEXT_BYTES) {

@@ -112,7 +112,7 @@ export class ConnectionGuard {
   readonly #silentPeerSweeps: number;
   readonly #listeners = new Map<Listener, number>();
   readonly #connections = new Map<Socket, Connection>();
-  readonly #bySession = new WeakMap<Http2Session, Connection>();
+  readonly #bySession = new WeakMap<Http2Session, WeakRef<Connection>>();
   readonly #streams = new Set<WatchedStream>();
   #tracesHandshakes = true;
   #sweeper: NodeJS.Timeout | undefined;
@@ -204,9 +204,12 @@ export class ConnectionGuard {
       const connection = arriving;
       if (!connection) return;
       connection.session = session;
-      this.#bySession.set(session, connection);
+      // Node never frees a session that refers to its socket, when its peer has broken the protocol and gone.
+      const weak = new WeakRef(connection);
+      this.#bySession.set(session, weak);
       session.once('remoteSettings', () => {
-        connection.hasShakenHands = true;
+        const shaken = weak.deref();
+        if (shaken) shaken.hasShakenHands = true;
       });
     });
     listener.on('drop', () => this.#refused++);
@@ -279,7 +282,7 @@ export class ConnectionGuard {
     if (stuck === 'connection') {
       // The peer takes not even the stream's end. Node's own destroy() waits for what is being written, for ever here.
       const { session } = watched.stream;
-      if (session) this.#bySession.get(session)?.socket.destroy();
+      if (session) this.#bySession.get(session)?.deref()?.socket.destroy();
     } else if (stuck) {
       this.#slowPeers++;
       const message = `the rest of the request did not come within ${this.#slowPeerTimeoutMs} ms; check the network, and that the caller still runs`;

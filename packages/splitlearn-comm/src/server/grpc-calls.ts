@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { ServerDuplexStream, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js';
 import { toBytes } from '../codec/wire.js';
+import { findHttp2Stream } from '../grpc/internals.js';
 import { fromMetadata } from '../grpc/metadata.js';
 import { sessionRequests } from '../grpc/session-requests.js';
 import { toStatus } from '../grpc/status.js';
@@ -60,7 +61,9 @@ export function openCall(call: GrpcCall, method: IncomingCall['method'], answers
     opened.cancel(Date.now() >= deadlineMs - toleranceMs);
     opened.end();
   };
-  if (call.cancelled) end();
+  // It also begins calls that it has ended: their time was up, or they were reset, before their request was complete.
+  const stream = findHttp2Stream(call);
+  if (call.cancelled || stream?.destroyed || stream?.headersSent) end();
   else call.once('cancelled', end);
   return opened;
 }

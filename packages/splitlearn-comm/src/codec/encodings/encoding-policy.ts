@@ -18,7 +18,7 @@ export interface CompressionSpeed {
  * what compresses well and slowly: Node.js 24.21, rounded down. Normally distributed floats take gzip twice as long, but
  * as they do not get smaller, they are sent raw; token ids and padding go faster.
  */
-export const COMPRESSION_SPEEDS: Readonly<Record<CompressionName, CompressionSpeed>> = {
+const COMPRESSION_SPEEDS: Readonly<Record<CompressionName, CompressionSpeed>> = {
   gzip: { compressBytesPerSecond: 80e6, decompressBytesPerSecond: 400e6 },
   zstd: { compressBytesPerSecond: 300e6, decompressBytesPerSecond: 800e6 },
 };
