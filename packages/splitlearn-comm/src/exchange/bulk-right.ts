@@ -5,11 +5,10 @@
 // kernel takes, so its writes never wait, so it always reads. See docs/decisions/0011.
 
 /**
- * What may be on the way without the right, the overhead of writes included. Linux takes 208 KiB on a unix socket, and
- * 85 KiB on a new TCP connection beside the 64 KiB that its peer has room for. Elsewhere it is HTTP/2's initial window,
- * which all networks have to cope with.
+ * What may be on the way without the right, the overhead of writes included: HTTP/2's initial window, which all networks
+ * have to cope with. Twice as much hangs on Linux's unix sockets, with 128 small calls in flight.
  */
-export const FREE_BYTES = (process.platform === 'linux' ? 128 : 64) * 1024;
+export const FREE_BYTES = 64 * 1024;
 /** What the kernel books for a write beside its bytes, at the most. */
 const WRITE_OVERHEAD_BYTES = 2 * 1024;
 /** How much goes out before the right is passed to a peer who waits for it. */

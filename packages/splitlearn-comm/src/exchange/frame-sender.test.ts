@@ -253,6 +253,20 @@ describe('FrameSender', () => {
     });
   });
 
+  it('lets no large message overtake small ones that were sent before it, which may be of its own call', () => {
+    withSender(({ stream, sender, flush }) => {
+      sender.sendMessage({ call: 1, end: true }, messageOf(2_000_000));
+      // More than may pass before a large message gets its turn.
+      for (let count = 0; count < 10; count++) sender.sendMessage({ call: 2 }, messageOf(10_000, count));
+      sender.sendMessage({ call: 2 }, messageOf(300_000));
+      flush();
+      const own = stream.frames.filter(({ call }) => call === 2);
+      const small = own.slice(0, 10).map(({ piece }) => piece);
+      expect(small).toEqual(Array.from({ length: 10 }, (_, count) => messageOf(10_000, count).content));
+      expect(own[10]).toMatchObject({ messageBytes: 300_000 });
+    });
+  });
+
   it('keeps small frames waiting while enough has been handed over', () => {
     withSender(({ stream, sender, runTicks, progress }) => {
       for (let call = 1; call <= 100; call++) sender.sendMessage({ call }, messageOf(16 * KIB));
