@@ -32,7 +32,10 @@ export interface GRPCComputeClientOptions {
    * own, as other clients do, at a fraction of the speed.
    */
   readonly exchange?: boolean;
-  /** Milliseconds to reach a server before a call fails as `UNAVAILABLE`. Default 20000. */
+  /**
+   * Milliseconds to reach a server before a call fails as `UNAVAILABLE`. Default 20000. With `exchange: false` a call waits
+   * as long as its own time lasts.
+   */
   readonly connectTimeoutMs?: number;
   /**
    * Milliseconds without a sign of a server while calls wait, until it is asked for one; 20 seconds later it is given up.
