@@ -76,6 +76,7 @@ export const TYPED_ARRAYS: Readonly<Record<Exclude<DType, 'string'>, TypedArrayC
   float16: Uint16Array,
   bfloat16: Uint16Array,
 };
+const DTYPES_BY_ARRAY = Object.entries(TYPED_ARRAYS) as [DType, TypedArrayConstructor][];
 
 /** The bytes of one element, or `undefined` for strings, which have no fixed size. */
 export function bytesPerElement(dtype: DType): number | undefined {
@@ -178,9 +179,7 @@ export function tensor(data: TensorLike, shape?: readonly number[], dtype?: DTyp
 
 function typedArrayDType(data: TensorLike): DType | undefined {
   if (!ArrayBuffer.isView(data)) return undefined;
-  for (const [dtype, array] of Object.entries(TYPED_ARRAYS)) {
-    if (data instanceof array) return dtype as DType;
-  }
+  for (const [dtype, array] of DTYPES_BY_ARRAY) if (data instanceof array) return dtype;
   throw invalid(`a ${Object.prototype.toString.call(data).slice(8, -1)} holds no dtype that a tensor can have`);
 }
 

@@ -8,6 +8,7 @@ import { messageTooLarge } from '../grpc/channel.js';
 import { toMetadata } from '../grpc/metadata.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import { fromCallStatus, fromStatus, isServiceError } from '../grpc/status.js';
+import { NumberMap } from '../number-map.js';
 import { abortError, onAbort } from '../signals.js';
 import { Deadlines } from './deadlines.js';
 import { ExchangePeer, READS_WHILE_WRITING } from './exchange-peer.js';
@@ -88,7 +89,7 @@ export class ClientExchange {
   readonly #call: Call;
   readonly #peer: ExchangePeer;
   readonly #maxRequestBytes: number;
-  readonly #entries = new Map<number, Entry>();
+  readonly #entries = new NumberMap<Entry>();
   readonly #deadlines = new Deadlines((nowMs) => this.#expire(nowMs));
   #lastCall = 0;
   #draining = false;
@@ -250,7 +251,7 @@ export class ClientExchange {
   /** Ends the calls whose time is up; says when that of the next one is. */
   #expire(nowMs: number): number {
     let nextMs = Number.POSITIVE_INFINITY;
-    for (const [call, { deadlineMs, receiver }] of this.#entries) {
+    for (const [call, { deadlineMs, receiver }] of this.#entries.entries()) {
       if (deadlineMs > nowMs) {
         nextMs = Math.min(nextMs, deadlineMs);
       } else if (this.#takeBack(call, DEADLINE_EXCEEDED)) {
@@ -343,7 +344,7 @@ export class ClientExchange {
     if (this.#over) return;
     this.#over = true;
     const { sender } = this.#peer;
-    for (const [call, { session }] of this.#entries) {
+    for (const [call, { session }] of this.#entries.entries()) {
       const unsent = error.code === 'UNAVAILABLE' && !session && sender.holds(call);
       this.#close(call)?.receiver.fail(unsent ? this.#lost(error.message, 'NOT_SENT') : error);
     }

@@ -25,17 +25,31 @@ export class AsyncLambdaComputeFunction implements ComputeFunction {
   }
 
   async compute(request: ComputeRequest, context: CallContext): Promise<ComputeResponse> {
-    const { requestId, metadata, deadlineMs } = context;
-    const lambdaContext = {
-      // Made only when it is looked at: most functions do not.
-      get signal() {
-        return context.signal;
-      },
-      requestId,
-      metadata,
-      ...(deadlineMs !== undefined && { deadlineMs }),
-      request,
-    };
+    const lambdaContext = new LambdaContext(context, request);
     return { outputs: await this.#fn(request.inputs, lambdaContext) };
+  }
+}
+
+/** A call's context and its request. The signal is only looked at when the function does: most do not. */
+class LambdaContext implements CallContext {
+  static readonly #signal = { get: LambdaContext.#readSignal, enumerable: true };
+  declare readonly signal: AbortSignal;
+  readonly requestId: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  declare readonly deadlineMs?: number;
+  readonly request: ComputeRequest;
+  readonly #context: CallContext;
+
+  constructor(context: CallContext, request: ComputeRequest) {
+    this.#context = context;
+    Object.defineProperty(this, 'signal', LambdaContext.#signal);
+    this.requestId = context.requestId;
+    this.metadata = context.metadata;
+    if (context.deadlineMs !== undefined) this.deadlineMs = context.deadlineMs;
+    this.request = request;
+  }
+
+  static #readSignal(this: LambdaContext): AbortSignal {
+    return this.#context.signal;
   }
 }

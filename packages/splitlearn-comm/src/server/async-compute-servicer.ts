@@ -24,6 +24,7 @@ import type { ExchangeLimits } from '../exchange/server-exchange.js';
 import { assertMessageLength, DEFAULT_MAX_MESSAGE_BYTES } from '../grpc/channel.js';
 import { COMPUTE_SERVICE } from '../grpc/service.js';
 import type { Logger } from '../logger.js';
+import { NumberMap } from '../number-map.js';
 import { selectOutputs } from '../select-outputs.js';
 import { CallRecorder, type CallStatistics } from '../statistics.js';
 import { VERSION } from '../version.js';
@@ -103,7 +104,8 @@ export class AsyncComputeServicer {
   readonly #assertMetadata: AsyncComputeServicerOptions['assertMetadata'];
   readonly #exchange: ExchangeServer;
   readonly #calls = new CallRecorder();
-  readonly #open = new Set<OpenCall>();
+  readonly #open = new NumberMap<OpenCall>();
+  #begun = 0;
   readonly #whenIdle: (() => void)[] = [];
 
   constructor(options: AsyncComputeServicerOptions) {
@@ -141,7 +143,7 @@ export class AsyncComputeServicer {
 
   /** Answers every call that is under way with an error, and aborts its signal, so that well-behaved work ends now. */
   abortAll(reason: CommError): void {
-    for (const opened of this.#open) opened.abort(reason);
+    for (const [, opened] of this.#open.entries()) opened.abort(reason);
   }
 
   /** Resolves when no call is under way: its work has ended, and its answer has been sent. */
@@ -235,7 +237,8 @@ export class AsyncComputeServicer {
         }
       : work;
     const finish = this.#calls.begin();
-    this.#open.add(opened);
+    const number = this.#begun++;
+    this.#open.set(number, opened);
     return new Promise((resolve) => {
       const fail = (thrown: unknown) => {
         if (settled) return;
@@ -255,11 +258,11 @@ export class AsyncComputeServicer {
             opened.answered();
             resolve({ ok: true, value });
           }
-          opened.whenOver(() => this.#close(opened));
+          opened.whenOver(() => this.#close(number));
         },
         (thrown: unknown) => {
           fail(thrown);
-          opened.whenOver(() => this.#close(opened));
+          opened.whenOver(() => this.#close(number));
         },
       );
     });
@@ -278,8 +281,8 @@ export class AsyncComputeServicer {
     return opened;
   }
 
-  #close(opened: OpenCall): void {
-    this.#open.delete(opened);
+  #close(number: number): void {
+    this.#open.delete(number);
     if (this.#open.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 

@@ -17,7 +17,7 @@ export interface AuthorizedCall {
   /** The caller's address, such as `10.0.0.7:51234`; `unknown` on a unix socket. */
   readonly peer: string;
   /** The caller's certificate, with mutual TLS (`tls.clientCa`). */
-  readonly certificate?: PeerCertificate;
+  readonly certificate?: PeerCertificate | undefined;
 }
 
 /** Who may call a server. With both options a call needs a token, and then `authorize` is asked. */

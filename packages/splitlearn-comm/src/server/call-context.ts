@@ -57,26 +57,7 @@ export class OpenCall {
 
   /** What the compute function is told of the call. */
   context(): CallContext {
-    const opened = this;
-    const { requestId, incoming } = this;
-    const { deadlineMs, metadata } = incoming;
-    if (deadlineMs === Number.POSITIVE_INFINITY) {
-      return {
-        get signal() {
-          return opened.signal;
-        },
-        requestId,
-        metadata,
-      };
-    }
-    return {
-      get signal() {
-        return opened.signal;
-      },
-      requestId,
-      metadata,
-      deadlineMs,
-    };
+    return new ServedContext(this);
   }
 
   /** The caller has taken the call back, or its time is up, or it has gone. */
@@ -110,6 +91,33 @@ export class OpenCall {
   /** The answer is known: from here on nothing can be aborted. */
   answered(): void {
     this.#answered = true;
+  }
+}
+
+/**
+ * Its signal is made when it is first looked at, and its own, so that a copy of the context has it too. All contexts share
+ * one getter: with a getter of its own each would have a hidden class of its own, which lives in V8's old generation and
+ * keeps all of the call alive until the next full collection.
+ */
+class ServedContext implements CallContext {
+  static readonly #signal = { get: ServedContext.#readSignal, enumerable: true };
+  declare readonly signal: AbortSignal;
+  readonly requestId: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  declare readonly deadlineMs?: number;
+  readonly #opened: OpenCall;
+
+  constructor(opened: OpenCall) {
+    const { metadata, deadlineMs } = opened.incoming;
+    this.#opened = opened;
+    Object.defineProperty(this, 'signal', ServedContext.#signal);
+    this.requestId = opened.requestId;
+    this.metadata = metadata;
+    if (deadlineMs !== Number.POSITIVE_INFINITY) this.deadlineMs = deadlineMs;
+  }
+
+  static #readSignal(this: ServedContext): AbortSignal {
+    return this.#opened.signal;
   }
 }
 

@@ -55,7 +55,8 @@ export function openCall(call: GrpcCall, method: IncomingCall['method'], answers
   const toleranceMs = Math.min(DEADLINE_TOLERANCE_MS, (deadlineMs - Date.now()) / 2);
   const metadata = fromMetadata(call.metadata);
   const maxResponseBytes = answers.maxMessageLength;
-  const opened = answers.open({ ...callerOf(call), deadlineMs, metadata, method, base: 5, maxResponseBytes });
+  const { peer, certificate } = callerOf(call);
+  const opened = answers.open({ peer, certificate, deadlineMs, metadata, method, base: 5, maxResponseBytes });
   // grpc-js says 'cancelled' at the end of every call, also of one that was answered.
   const end = () => {
     opened.cancel(Date.now() >= deadlineMs - toleranceMs);
@@ -72,6 +73,5 @@ export function openCall(call: GrpcCall, method: IncomingCall['method'], answers
 export function callerOf(
   call: Pick<GrpcCall, 'getPeer' | 'getAuthContext'>,
 ): Pick<IncomingCall, 'peer' | 'certificate'> {
-  const certificate = call.getAuthContext().sslPeerCertificate;
-  return { peer: call.getPeer(), ...(certificate && { certificate }) };
+  return { peer: call.getPeer(), certificate: call.getAuthContext().sslPeerCertificate };
 }
