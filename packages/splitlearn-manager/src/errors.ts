@@ -8,6 +8,18 @@ const commCodes = {
   SOURCE_NOT_FOUND: 'NOT_FOUND',
   /** The model's files are there, but are no model that an engine can load. */
   SOURCE_INVALID: 'FAILED_PRECONDITION',
+  /** The hub cannot be reached, or may not be (`HF_HUB_OFFLINE`), and the cache has not what is needed. */
+  SOURCE_UNAVAILABLE: 'UNAVAILABLE',
+  /** The hub wants a token, or one with more rights: the repository is gated or private. */
+  SOURCE_ACCESS_DENIED: 'PERMISSION_DENIED',
+  /** What was downloaded is not what the hub says it is, again and again. */
+  SOURCE_CORRUPT: 'UNAVAILABLE',
+  /** The model's files do not fit on the disk. */
+  INSUFFICIENT_DISK: 'FAILED_PRECONDITION',
+  /** The model's files are not those of the lockfile, and `frozen` says that they must be. */
+  LOCKFILE_MISMATCH: 'FAILED_PRECONDITION',
+  /** The device is not there, or its runtime is not. */
+  DEVICE_UNAVAILABLE: 'FAILED_PRECONDITION',
   /** No model of that id is loaded. */
   MODEL_NOT_FOUND: 'NOT_FOUND',
   /** The request names no model, and there is not exactly one. */
@@ -20,6 +32,10 @@ const commCodes = {
   MODEL_DRAINING: 'UNAVAILABLE',
   /** The model's process ended while it had work. The next request gets a new process. */
   MODEL_CRASHED: 'UNAVAILABLE',
+  /** The model's process took more memory than `maxMemoryBytes` and was ended. The next request gets a new process. */
+  MODEL_MEMORY_EXCEEDED: 'RESOURCE_EXHAUSTED',
+  /** The model's process has ended by itself again and again. It is not started any more until `reloadModel`. */
+  MODEL_FAILED: 'UNAVAILABLE',
   /** As many models are loaded as `maxModels` allows. */
   TOO_MANY_MODELS: 'FAILED_PRECONDITION',
   /** The model does not fit into the memory that is left. */

@@ -9,6 +9,12 @@ export interface EngineOptions {
   readonly file: string;
   /** How many threads one run may compute with. */
   readonly threads: number;
+  /** The task of the engine `transformers`; absent where the model's architecture says it. */
+  readonly task?: string;
+  /** What to compute on: `cpu`, `cuda:0` and the like. Never `auto`: that has been decided by now. Default `cpu`. */
+  readonly device?: string;
+  /** Whether to run the model once while it is loaded. Default true. */
+  readonly warmup?: boolean;
 }
 
 /**

@@ -8,6 +8,8 @@ export interface HostOptions extends EngineOptions {
   readonly engine: EngineName;
   readonly maxQueue: number;
   readonly maxMessageLength: number;
+  /** The most memory that the model's process may take, in bytes; one that takes more is ended. */
+  readonly maxMemoryBytes?: number;
 }
 
 /** Where a model runs. It is there from the moment it has been started until it is stopped, or dies. */

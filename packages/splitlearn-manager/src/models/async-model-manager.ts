@@ -28,7 +28,7 @@ export interface ManagedModelInfo extends ModelInfo {
   readonly modelId: string;
   readonly state: ModelState;
   readonly source: string;
-  readonly engine: 'onnx' | 'transformers';
+  readonly engine: 'onnx' | 'transformers' | 'module';
   readonly isolation: 'process' | 'thread';
   /** The threads that one run computes with. */
   readonly threads: number;

@@ -1,6 +1,7 @@
 import { setPriority } from 'node:os';
 import type { Model } from '@splitlearn/comm';
 import type { Engine } from '../engines/engine.js';
+import { loadModuleModel } from '../engines/module.js';
 import { loadOnnxModel } from '../engines/onnx.js';
 import { loadTransformersModel } from '../engines/transformers.js';
 import type { EngineName, RuntimeOptions } from './model-runtime.js';
@@ -8,6 +9,7 @@ import type { EngineName, RuntimeOptions } from './model-runtime.js';
 // What a model's thread runs: the model, as its engine loads it.
 
 const engines: Readonly<Record<EngineName, Engine>> = {
+  module: loadModuleModel,
   onnx: loadOnnxModel,
   transformers: loadTransformersModel,
 };

@@ -2,7 +2,7 @@ import { AsyncModelComputeFunction, type ComputeFunction, WorkerExecutor } from 
 import type { EngineOptions } from '../engines/engine.js';
 
 /** What computes a model. */
-export type EngineName = 'onnx' | 'transformers';
+export type EngineName = 'onnx' | 'transformers' | 'module';
 
 /** What a model's thread is given. */
 export interface RuntimeOptions extends EngineOptions {

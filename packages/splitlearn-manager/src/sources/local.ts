@@ -7,13 +7,17 @@ import { CATALOG } from './catalog.js';
 /** A model that has been found on disk. */
 export interface LocatedModel {
   readonly modelId: string;
-  readonly engine: 'onnx' | 'transformers';
+  readonly engine: 'onnx' | 'transformers' | 'module';
   /** Absolute path of the model's folder. */
   readonly folder: string;
   /** Absolute path of the ONNX file. */
   readonly file: string;
   /** Size of the ONNX file and its external data, in bytes. */
   readonly fileBytes: number;
+  /** The commit that its files are of, where it is from the hub. */
+  readonly revision?: string;
+  /** One sha256 over those of all its files, where they are known: see lockfile.ts. */
+  readonly digest?: string;
 }
 
 /**
