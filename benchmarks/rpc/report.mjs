@@ -52,13 +52,13 @@ function medianOf(values = []) {
   return median(values.filter(Number.isFinite)) ?? Number.NaN;
 }
 
-function short(value) {
+export function short(value) {
   if (Number.isNaN(value)) return '–';
   if (value >= 100) return value.toFixed(0);
   return String(Number(value.toPrecision(value < 1 ? 2 : 3)));
 }
 
-function printTable(head, rows) {
+export function printTable(head, rows) {
   const widths = head.map((_, column) => Math.max(...[head, ...rows].map((row) => row[column].length)));
   const rule = widths.map((width) => '-'.repeat(width));
   for (const row of [head, rule, ...rows]) {

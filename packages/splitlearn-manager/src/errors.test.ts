@@ -7,12 +7,20 @@ const commCodes: Record<ManagerErrorCode, string> = {
   INVALID_CONFIG: 'INVALID_ARGUMENT',
   SOURCE_NOT_FOUND: 'NOT_FOUND',
   SOURCE_INVALID: 'FAILED_PRECONDITION',
+  SOURCE_UNAVAILABLE: 'UNAVAILABLE',
+  SOURCE_ACCESS_DENIED: 'PERMISSION_DENIED',
+  SOURCE_CORRUPT: 'UNAVAILABLE',
+  INSUFFICIENT_DISK: 'FAILED_PRECONDITION',
+  LOCKFILE_MISMATCH: 'FAILED_PRECONDITION',
+  DEVICE_UNAVAILABLE: 'FAILED_PRECONDITION',
   MODEL_NOT_FOUND: 'NOT_FOUND',
   MODEL_AMBIGUOUS: 'INVALID_ARGUMENT',
   MODEL_ALREADY_LOADED: 'ALREADY_EXISTS',
   MODEL_LOAD_FAILED: 'FAILED_PRECONDITION',
   MODEL_DRAINING: 'UNAVAILABLE',
   MODEL_CRASHED: 'UNAVAILABLE',
+  MODEL_MEMORY_EXCEEDED: 'RESOURCE_EXHAUSTED',
+  MODEL_FAILED: 'UNAVAILABLE',
   TOO_MANY_MODELS: 'FAILED_PRECONDITION',
   INSUFFICIENT_MEMORY: 'FAILED_PRECONDITION',
   INVALID_INPUT: 'INVALID_ARGUMENT',
@@ -33,7 +41,14 @@ describe('a ManagerError', () => {
 
   it('says that it is worth trying again just where it is', () => {
     const retryable = codes.filter((code) => new ManagerError(code, '').toCommError().retryable);
-    expect(retryable.sort()).toEqual(['MODEL_CRASHED', 'MODEL_DRAINING', 'SHUT_DOWN']);
+    expect(retryable.sort()).toEqual([
+      'MODEL_CRASHED',
+      'MODEL_DRAINING',
+      'MODEL_FAILED',
+      'SHUT_DOWN',
+      'SOURCE_CORRUPT',
+      'SOURCE_UNAVAILABLE',
+    ]);
   });
 
   it.each(codes)('%s comes back from another process as it was', (code) => {

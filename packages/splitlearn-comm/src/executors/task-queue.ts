@@ -1,5 +1,6 @@
 import { assertInteger } from '../check-options.js';
 import { CommError } from '../errors.js';
+import { NumberMap } from '../number-map.js';
 import { abortError, onAbort } from '../signals.js';
 
 export interface TaskQueueOptions {
@@ -36,8 +37,12 @@ export class TaskQueue {
   readonly #concurrency: number;
   readonly #maxQueue: number;
   readonly #now: () => number;
-  readonly #waiting = new Set<Waiter>();
-  readonly #running = new Set<Task>();
+  /** By the number of their turn. */
+  readonly #waiting = new NumberMap<Waiter>();
+  readonly #running = new NumberMap<Task>();
+  #lastTurn = 0;
+  /** None that waits has a lower number. */
+  #nextTurn = 1;
   #closing: Promise<void> | undefined;
   /** Exponential moving average of how long a task takes; tells the refused when to come back. */
   #averageTaskMs = 0;
@@ -67,6 +72,7 @@ export class TaskQueue {
     if (signal.aborted) throw this.#expired(signal, enteredMs);
     if (this.#running.size < this.#concurrency) return this.#begin(signal, enteredMs);
     if (this.#waiting.size >= this.#maxQueue) throw this.#full();
+    const number = ++this.#lastTurn;
     const turn = await new Promise<Turn>((resolve, reject) => {
       const waiter: Waiter = {
         admit: () => settle(() => resolve(this.#begin(signal, enteredMs))),
@@ -74,11 +80,11 @@ export class TaskQueue {
       };
       const ignore = onAbort(signal, () => waiter.refuse(this.#expired(signal, enteredMs)));
       const settle = (outcome: () => void) => {
-        this.#waiting.delete(waiter);
+        this.#waiting.delete(number);
         ignore();
         outcome();
       };
-      this.#waiting.add(waiter);
+      this.#waiting.set(number, waiter);
     });
     if (!signal.aborted) return turn;
     turn.leave();
@@ -90,23 +96,29 @@ export class TaskQueue {
    * a second.
    */
   close(): Promise<void> {
-    this.#closing ??= Promise.all(Array.from(this.#running, gone)).then(() => {});
-    for (const waiter of [...this.#waiting]) waiter.refuse(closed());
+    this.#closing ??= Promise.all(this.#running.entries().map(([, task]) => gone(task))).then(() => {});
+    for (const [, waiter] of this.#waiting.entries()) waiter.refuse(closed());
     return this.#closing;
   }
 
   #begin(signal: AbortSignal, enteredMs: number): Turn {
     const startedMs = this.#now();
     const task: Task = { signal };
-    this.#running.add(task);
+    const number = ++this.#lastTurn;
+    this.#running.set(number, task);
     const leave = () => {
-      if (!this.#running.delete(task)) return;
+      if (!this.#running.delete(number)) return;
       const tookMs = this.#now() - startedMs;
       this.#averageTaskMs = this.#averageTaskMs === 0 ? tookMs : 0.9 * this.#averageTaskMs + 0.1 * tookMs;
       task.whenLeft?.();
-      this.#waiting.values().next().value?.admit();
+      this.#admitNext();
     };
     return { queueMs: startedMs - enteredMs, leave };
+  }
+
+  #admitNext(): void {
+    while (this.#nextTurn < this.#lastTurn && !this.#waiting.has(this.#nextTurn)) this.#nextTurn++;
+    this.#waiting.get(this.#nextTurn)?.admit();
   }
 
   #expired(signal: AbortSignal, enteredMs: number): CommError {

@@ -27,7 +27,7 @@ export class WorkerExecutor implements Executor<string | URL> {
   readonly #data: unknown;
   readonly #queue: TaskQueue;
   readonly #idle: WorkerThread[] = [];
-  readonly #busy = new Set<WorkerThread>();
+  readonly #busy: WorkerThread[] = [];
   #moduleUrl: string | undefined;
 
   constructor({ threads, maxQueue = 256, data }: WorkerExecutorOptions) {
@@ -72,7 +72,7 @@ export class WorkerExecutor implements Executor<string | URL> {
     // A thread that is busy still has been told to stop, and does not heed it.
     const ended = [
       ...this.#idle.splice(0).map((thread) => thread.close()),
-      ...[...this.#busy].map((thread) => thread.kill()),
+      ...this.#busy.map((thread) => thread.kill()),
     ];
     const failed = (await Promise.allSettled(ended)).find((result) => result.status === 'rejected');
     if (failed) throw failed.reason;
@@ -82,11 +82,11 @@ export class WorkerExecutor implements Executor<string | URL> {
     const turn = await this.#queue.enter(call.signal);
     try {
       const thread = await this.#takeThread();
-      this.#busy.add(thread);
+      this.#busy.push(thread);
       try {
         for await (const piece of thread.call(kind, inputs, call)) yield { ...piece, queueMs: turn.queueMs };
       } finally {
-        this.#busy.delete(thread);
+        this.#busy.splice(this.#busy.indexOf(thread), 1);
         if (!thread.dead) this.#idle.push(thread);
       }
     } finally {

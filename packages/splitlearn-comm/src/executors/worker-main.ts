@@ -66,11 +66,12 @@ async function serve(model: Model, kind: 'run' | 'stream', inputs: Tensors, plai
   const call: ModelCall = { ...plainCall, signal };
   try {
     let startedMs = performance.now();
-    const pieces = kind === 'stream' && model.stream ? model.stream(inputs, call) : [await model.run(inputs, call)];
-    for await (const outputs of pieces) {
-      const computeMs = performance.now() - startedMs;
-      const { tensors, transfer } = packTensors(outputs);
-      send({ type: 'piece', outputs: tensors, computeMs }, transfer);
+    if (kind === 'run' || !model.stream) {
+      sendPiece(await model.run(inputs, call), startedMs, true);
+      return;
+    }
+    for await (const outputs of model.stream(inputs, call)) {
+      sendPiece(outputs, startedMs, false);
       credit--;
       while (credit === 0 && !signal.aborted) await new Promise<void>((resolve) => (wake = resolve));
       signal.throwIfAborted();
@@ -80,6 +81,12 @@ async function serve(model: Model, kind: 'run' | 'stream', inputs: Tensors, plai
   } catch (error) {
     send({ type: 'error', error: errorToPlain(error) });
   }
+}
+
+function sendPiece(outputs: Tensors, startedMs: number, last: boolean): void {
+  const computeMs = performance.now() - startedMs;
+  const { tensors, transfer } = packTensors(outputs);
+  send({ type: 'piece', outputs: tensors, computeMs, last }, transfer);
 }
 
 function send(message: FromWorker, transfer: ArrayBuffer[] = []): void {

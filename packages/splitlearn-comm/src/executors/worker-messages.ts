@@ -13,7 +13,7 @@ export interface WorkerStart {
 
 export type ToWorker =
   | { readonly type: 'call'; readonly kind: 'run' | 'stream'; readonly inputs: Tensors; readonly call: PlainCall }
-  /** The answer is not wanted any more; the thread still sends its `end` or `error`. */
+  /** The answer is not wanted any more; the thread still ends the call. */
   | { readonly type: 'cancel'; readonly reason: PlainError }
   /** One piece has been taken; the thread may send another. */
   | { readonly type: 'credit' }
@@ -23,7 +23,9 @@ export type FromWorker =
   | { readonly type: 'ready'; readonly info: Model['info'] }
   /** The model could not be loaded, or not be disposed of. */
   | { readonly type: 'failed'; readonly error: PlainError }
-  | { readonly type: 'piece'; readonly outputs: Tensors; readonly computeMs: number }
+  /** `last`: the call is over. So it is with the one piece of a `run`. */
+  | { readonly type: 'piece'; readonly outputs: Tensors; readonly computeMs: number; readonly last: boolean }
+  /** A stream is over. */
   | { readonly type: 'end' }
   | { readonly type: 'error'; readonly error: PlainError };
 

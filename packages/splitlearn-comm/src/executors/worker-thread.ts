@@ -75,11 +75,12 @@ export class WorkerThread {
     try {
       for (;;) {
         const message = await this.#next();
-        answered = message.type === 'end' || message.type === 'error';
+        answered = message.type === 'end' || message.type === 'error' || (message.type === 'piece' && message.last);
         if (message.type === 'end') return;
         if (message.type === 'error') throw errorFromPlain(message.error);
         if (message.type !== 'piece') throw new Error(`the thread sent a '${message.type}' message during a call`);
         yield message;
+        if (message.last) return;
         this.#send({ type: 'credit' });
       }
     } finally {
@@ -115,8 +116,8 @@ export class WorkerThread {
       reason: errorToPlain(new CommError('CANCELLED', 'nobody reads the stream any more')),
     });
     for (;;) {
-      const { type } = await this.#next();
-      if (type === 'end' || type === 'error') return;
+      const message = await this.#next();
+      if (message.type === 'end' || message.type === 'error' || (message.type === 'piece' && message.last)) return;
     }
   }
 

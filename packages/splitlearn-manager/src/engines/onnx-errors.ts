@@ -6,11 +6,19 @@ import { listTensors } from './onnx-checks.js';
 
 const OUT_OF_MEMORY = /bad[_ ]alloc|failed to allocate memory|array buffer allocation failed/i;
 
+/** What ONNX Runtime says where the device's library does not load, is not built in, or finds no device. */
+const NO_DEVICE = /failed to load shared library|backend not found|adapter|cuda failure|execution ?provider/i;
+
 /** What to do about an error of ONNX Runtime, by what its message says: it has no codes in JavaScript. */
 const LOAD_ADVICE: readonly (readonly [RegExp, string])[] = [
   [
     /protobuf parsing failed|does not have a graph/i,
     'The file is no ONNX model or only a part of one: download or export it again; where git brought it, `git lfs pull`.',
+  ],
+  [
+    /escapes model directory|absolute path not allowed/i,
+    'The model names a file outside of its folder to read weights from, which is never done: if you trust it, put the ' +
+      'file itself, not a link, beside the model.',
   ],
   [
     /external (data|initializer)/i,
@@ -30,8 +38,21 @@ const LOAD_ADVICE: readonly (readonly [RegExp, string])[] = [
   ],
 ];
 
+/** The error for a device that is not there; `undefined` for an error that is of another kind. */
+export function deviceError({ modelId, device = 'cpu' }: EngineOptions, error: unknown): ManagerError | undefined {
+  const message = messageOf(error);
+  if (device === 'cpu' || !NO_DEVICE.test(message)) return undefined;
+  return new ManagerError(
+    'DEVICE_UNAVAILABLE',
+    `model '${modelId}' cannot be loaded on the device '${device}': ${sentence(message)} See that the machine has it ` +
+      "and that its runtime is installed, or set device to 'cpu'.",
+    { cause: error },
+  );
+}
+
 /** The error to throw in place of one that came of loading a model. */
-export async function loadError({ modelId, file }: EngineOptions, error: unknown): Promise<ManagerError> {
+export async function loadError(engineOptions: EngineOptions, error: unknown): Promise<ManagerError> {
+  const { modelId, file } = engineOptions;
   const options = { cause: error };
   let bytes: number;
   try {
@@ -40,9 +61,11 @@ export async function loadError({ modelId, file }: EngineOptions, error: unknown
     const reason = messageOf(problem);
     return new ManagerError('SOURCE_NOT_FOUND', `the file of model '${modelId}' cannot be found: ${reason}`, options);
   }
+  const noDevice = deviceError(engineOptions, error);
+  if (noDevice) return noDevice;
   const message = messageOf(error).replace(`Load model from ${file} failed:`, '');
   const what = `model '${modelId}' could not be loaded from ${file} (${bytes} bytes)`;
-  if (OUT_OF_MEMORY.test(message)) {
+  if (isOutOfMemory(error)) {
     return new ManagerError('INSUFFICIENT_MEMORY', `${what}: there is not enough memory for it: ${message}`, options);
   }
   const advice =
@@ -54,7 +77,7 @@ export async function loadError({ modelId, file }: EngineOptions, error: unknown
 export function runError(modelId: string, inputs: Tensors, error: unknown): ManagerError {
   const message = sentence(messageOf(error));
   const given = listTensors(Object.entries(inputs).map(([name, { dtype, shape }]) => ({ name, dtype, shape })));
-  return OUT_OF_MEMORY.test(message)
+  return isOutOfMemory(error)
     ? new ManagerError(
         'INSUFFICIENT_MEMORY',
         `model '${modelId}' ran out of memory: ${message} It was given ${given}; try a smaller batch or shorter inputs.`,
@@ -66,6 +89,11 @@ export function runError(modelId: string, inputs: Tensors, error: unknown): Mana
           'values which are used as indices, such as token ids and positions, are within their range.',
         { cause: error },
       );
+}
+
+/** Whether an error of ONNX Runtime says that there is no memory left. */
+export function isOutOfMemory(error: unknown): boolean {
+  return OUT_OF_MEMORY.test(messageOf(error));
 }
 
 /** The message of anything that was thrown, as one line. */

@@ -438,6 +438,8 @@ describe('loading', () => {
     ['truncated', 'Protobuf parsing failed', 'The file is no ONNX model or only a part of one'],
     ['git-lfs-pointer', '(134 bytes)', '`git lfs pull`'],
     ['external-data-missing', 'nowhere.data', 'all of them must lie in its folder'],
+    ['external-data-above', 'escapes model directory', 'which is never done'],
+    ['external-data-absolute', 'Absolute path not allowed', 'which is never done'],
     ['future-opset', 'Opset 999', 'export it for an older opset'],
     ['unknown-operator', 'Frobnicate', 'without custom operators'],
     ['custom-operator', 'com.example:Frobnicate', 'without custom operators'],
@@ -464,6 +466,20 @@ describe('loading', () => {
     const folder = await failure(loadOnnxModel(options(fixtures)));
     expect(folder.code).toBe('MODEL_LOAD_FAILED');
     expect(folder.message).toContain('is a directory');
+  });
+
+  it.each([
+    'OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library',
+    'no available backend found. ERR: [cuda:1] backend not found.',
+    'Failed to get a WebGPU adapter: No supported adapters',
+    'CUDA failure 101: invalid device ordinal ; GPU=1',
+  ])('tells a device that is not there apart: %s', async (problem) => {
+    const error = await loadError({ ...options('fill'), device: 'cuda:1' }, new Error(problem));
+    expect(error.code).toBe('DEVICE_UNAVAILABLE');
+    for (const part of ["model 'm'", "'cuda:1'", problem, "'cpu'"]) expect(error.message).toContain(part);
+    expect((await loadError(options('fill'), new Error(problem))).code).toBe('MODEL_LOAD_FAILED');
+    const other = await loadError({ ...options('fill'), device: 'cuda:1' }, new Error('Protobuf parsing failed.'));
+    expect(other.code).toBe('MODEL_LOAD_FAILED');
   });
 
   it('tells a lack of memory, and a runtime that does not load, apart', async () => {

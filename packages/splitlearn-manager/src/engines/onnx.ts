@@ -1,10 +1,11 @@
-import { type DType, isDType, markMovable, type Tensor } from '@splitlearn/comm';
+import { type DType, isDType, type Model, markMovable, type Tensor } from '@splitlearn/comm';
 import type { InferenceSession, Tensor as OnnxTensor, TensorConstructor } from 'onnxruntime-node';
 import { ManagerError } from '../errors.js';
 import type { Engine, EngineOptions } from './engine.js';
 import { checkInputs, type OnnxValues, selectOutputs } from './onnx-checks.js';
 import { loadError, runError } from './onnx-errors.js';
 import { sessionOptions } from './onnx-session-options.js';
+import { warmUp } from './onnx-warm-up.js';
 
 /**
  * Loads any ONNX file: named tensors in, named tensors out. External data files are found beside it.
@@ -18,9 +19,12 @@ import { sessionOptions } from './onnx-session-options.js';
  * is marked as movable to another thread.
  *
  * ONNX Runtime keeps the memory that its largest run needed until the model is disposed of; and once a run has failed
- * for lack of memory, the next one may reserve all there is. A host that wants it back loads the model anew.
+ * for lack of memory, the next one may reserve all there is. A process host therefore replaces its process then.
  *
- * @throws ManagerError `SOURCE_NOT_FOUND` when there is no such file; `INSUFFICIENT_MEMORY` when memory ran out;
+ * External data must lie inside the model's folder: ONNX Runtime follows neither `..` nor links that lead out of it.
+ *
+ * @throws ManagerError `SOURCE_NOT_FOUND` when there is no such file; `DEVICE_UNAVAILABLE` when the device or its
+ * runtime is not there; `INSUFFICIENT_MEMORY` when memory ran out;
  * `MODEL_LOAD_FAILED` when ONNX Runtime cannot load the file, or the model cannot be used with tensors alone. A run
  * throws `INVALID_INPUT` before anything is computed, `INSUFFICIENT_MEMORY` when memory ran out, `INFERENCE_FAILED`
  * when ONNX Runtime refused, and the signal's reason when the call was aborted before it began. What ONNX Runtime
@@ -41,7 +45,7 @@ export const loadOnnxModel: Engine = async (options) => {
     throw new ManagerError('MODEL_LOAD_FAILED', message);
   }
   const leftOut = outputs.others.map(({ name, what }) => `'${name}' is ${what}`).join('; ');
-  return {
+  const model: Model = {
     info: {
       inputs: inputs.tensors,
       outputs: outputs.tensors,
@@ -64,14 +68,13 @@ export const loadOnnxModel: Engine = async (options) => {
     },
     dispose: () => session.release(),
   };
+  if (options.warmup ?? true) await warmUp(model);
+  return model;
 };
 
-async function open({ file, threads }: EngineOptions) {
+async function open(options: EngineOptions) {
   const runtime = await import('onnxruntime-node');
-  const session = await runtime.InferenceSession.create(file, {
-    executionProviders: ['cpu'],
-    ...sessionOptions(threads),
-  });
+  const session = await runtime.InferenceSession.create(options.file, sessionOptions(options));
   return { runtime, session };
 }
 

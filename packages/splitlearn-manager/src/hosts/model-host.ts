@@ -8,7 +8,7 @@ export interface HostOptions extends EngineOptions {
   readonly engine: EngineName;
   readonly maxQueue: number;
   readonly maxMessageLength: number;
-  /** The most memory that the model's process may take, in bytes; one that takes more is ended. */
+  /** The most memory that the model's process may take, in bytes; one that takes more is ended. Default: no limit. */
   readonly maxMemoryBytes?: number;
 }
 
@@ -17,11 +17,15 @@ export interface ModelHost {
   /** What answers the model's requests. */
   readonly computeFn: ComputeFunction;
   readonly info: Omit<ModelInfo, 'name' | 'state'>;
-  /** The process that the model runs in. */
-  readonly pid: number;
-  /** Settles when the model's process or thread ends without having been told to; never, where it cannot. */
+  /** The process that the model runs in; absent where it runs on another machine. */
+  readonly pid?: number;
+  /**
+   * Resolves when the model is not to be used any more without having been told to end; never, where that cannot be.
+   * `MODEL_CRASHED`: its process has ended. `MODEL_MEMORY_EXCEEDED`: it was ended for the memory it took.
+   * `INSUFFICIENT_MEMORY`: it ends by itself when it has finished its calls. Whoever hears of it starts another.
+   */
   readonly died: Promise<ManagerError>;
-  /** Memory that the model takes, in bytes. */
+  /** Memory that the model takes here, in bytes; 0 where it runs on another machine. */
   memoryBytes(): Promise<number>;
   /** Ends the model. Calls that are under way are cut off. */
   stop(): Promise<void>;

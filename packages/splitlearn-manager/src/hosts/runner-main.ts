@@ -28,7 +28,7 @@ async function receive(message: ToRunner): Promise<void> {
 
 async function start(message: ToRunner & { type: 'start' }): Promise<void> {
   try {
-    const { maxMessageLength, ...runtimeOptions } = message.options;
+    const { maxMessageLength, maxMemoryBytes: _, ...runtimeOptions } = message.options;
     folder = message.folder;
     const runtime = createModelRuntime(runtimeOptions);
     server = new AsyncGRPCComputeServer({ computeFn: runtime, address: socketAddress(folder), maxMessageLength });

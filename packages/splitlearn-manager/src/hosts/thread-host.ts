@@ -1,13 +1,29 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CallContext, CommError, ComputeFunction, ComputeRequest, ComputeResponse } from '@splitlearn/comm';
+import { ManagerError } from '../errors.js';
 import { createModelRuntime } from '../runtime/model-runtime.js';
 import { type HostOptions, type ModelHost, unloaded } from './model-host.js';
 
 /** How long the calls of a model that is ended may take to heed that, in milliseconds. */
 const STOP_MS = 1_000;
 
-/** Runs a model in a thread of this process. */
-export async function startThreadHost({ maxMessageLength: _, ...options }: HostOptions): Promise<ModelHost> {
+/**
+ * Runs a model in a thread of this process.
+ *
+ * @throws ManagerError what the engine says; `INVALID_CONFIG` for a limit of memory, which nothing can hold a thread to.
+ */
+export async function startThreadHost({
+  maxMessageLength: _,
+  maxMemoryBytes,
+  ...options
+}: HostOptions): Promise<ModelHost> {
+  if (maxMemoryBytes !== undefined) {
+    throw new ManagerError(
+      'INVALID_CONFIG',
+      `model '${options.modelId}' cannot have maxMemoryBytes with isolation 'thread', because threads share the memory ` +
+        "of their process; leave it out, or use isolation 'process'",
+    );
+  }
   const before = process.memoryUsage().rss;
   const runtime = createModelRuntime(options);
   await runtime.setup?.();

@@ -1,45 +1,46 @@
+import { EventEmitter } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
-import type { CallContext, Logger, ModelInfo } from '@splitlearn/comm';
+import type { CallContext, Logger } from '@splitlearn/comm';
 import { ManagerError } from '../errors.js';
-import type { HostOptions, ModelHost } from '../hosts/model-host.js';
-import { startProcessHost } from '../hosts/process-host.js';
-import { startThreadHost } from '../hosts/thread-host.js';
+import type { StartHostAt } from '../hosts/start-host.js';
 import { MetricsCollector } from '../monitoring/metrics-collector.js';
+import { MemoryPressure } from '../resources/memory-pressure.js';
 import { ResourceManager } from '../resources/resource-manager.js';
-import { type LocatedModel, locateModel } from '../sources/local.js';
+import type { LocatedModel } from '../sources/local.js';
+import { locateModel } from '../sources/locate.js';
+import type { LockfileOptions } from '../sources/lockfile.js';
+import type { AdmissionPlan, EvictionRecord } from './admission.js';
+import type { EvictionPolicy } from './eviction.js';
 import type { ModelLease } from './lease.js';
-import { ManagedModel } from './managed-model.js';
+import { LifeCycle } from './life-cycle.js';
+import type { ManagerEvents } from './manager-events.js';
+import { type Every, MemoryKeeper } from './memory-keeper.js';
 import { type ModelConfig, parseModelConfig, type ResolvedModelConfig } from './model-config.js';
-import type { ModelState } from './model-state.js';
+import { describeModel, type ManagedModelInfo } from './model-info.js';
+import type { estimateNeed } from './model-need.js';
+import { RegisteredModel } from './registered-model.js';
 
 export interface AsyncModelManagerOptions {
   readonly resourceManager?: ResourceManager;
   readonly metrics?: MetricsCollector;
-  /** How many models may be loaded at once. Default 16. */
+  /** How many models may be loaded at once; to load a further one, an idle one is evicted. Default 16. */
   readonly maxModels?: number;
+  /**
+   * Holds models to the files that they had when they were first used: their commit and the sha256 of each file, in a file
+   * that is to be kept with the program. `frozen` refuses whatever differs or is not in it. Default: none.
+   */
+  readonly lockfile?: LockfileOptions;
+  /** In which order models make room for others. Default: {@link leastRecentlyUsed}. */
+  readonly evictionPolicy?: EvictionPolicy;
   /** The largest request or response, in bytes. Default 64 MiB. */
   readonly maxMessageLength?: number;
   /** Told when a model's process ends by itself, and what such a process writes to its output. Default: `console`. */
   readonly logger?: Logger;
 }
 
-/** What is known of a loaded model. */
-export interface ManagedModelInfo extends ModelInfo {
-  readonly modelId: string;
-  readonly state: ModelState;
-  readonly source: string;
-  readonly engine: 'onnx' | 'transformers' | 'module';
-  readonly isolation: 'process' | 'thread';
-  /** The threads that one run computes with. */
-  readonly threads: number;
-  /** Memory that the model took when it was loaded, in bytes. */
-  readonly memoryBytes: number;
-  /** How long the last load took, in milliseconds. */
-  readonly loadMs: number;
-  /** The process that it runs in; absent while it runs in none. */
-  readonly pid?: number;
-  /** Requests and sessions that use it now. */
-  readonly leases: number;
+export interface LoadOptions {
+  /** Whether idle models may be evicted to make room. Default true. */
+  readonly evict?: boolean;
 }
 
 export interface UnloadOptions {
@@ -57,110 +58,181 @@ export interface UnloadReport {
   readonly durationMs: number;
 }
 
-interface Entry {
-  /** How many times `loadModel` was called before; the files of a model given later may be found sooner. */
-  readonly order: number;
-  readonly config: ResolvedModelConfig;
-  readonly located: LocatedModel;
-  readonly model: ManagedModel;
-  threads: number;
-  memoryBytes: number;
-  loadMs: number;
+/** What tests put something else in the place of. */
+interface Seams {
+  readonly startHost: StartHostAt;
+  readonly locateModel: typeof locateModel;
+  readonly estimateNeed: typeof estimateNeed;
+  readonly every: Every;
 }
 
-/** A guess at what a process with a model in it takes beside the model's own files: Node and the runtime, in bytes. */
-const PROCESS_BYTES = 100 * 2 ** 20;
+/** How many evictions are remembered. */
+const MAX_EVICTION_RECORDS = 1_000;
 
-/** Loads models, lends them out, and unloads them. */
-export class AsyncModelManager {
+/** Loads models, lends them out, evicts them where others need the room, and unloads them. */
+export class AsyncModelManager extends EventEmitter<ManagerEvents> {
   readonly resourceManager: ResourceManager;
   readonly metrics: MetricsCollector;
-  readonly #maxModels: number;
-  readonly #maxMessageLength: number;
+  readonly #locateModel: typeof locateModel;
   readonly #logger: Logger;
-  readonly #entries = new Map<string, Entry>();
-  #loadCalls = 0;
+  readonly #lifeCycle: LifeCycle;
+  readonly #memoryKeeper: MemoryKeeper;
+  readonly #models = new Map<string, RegisteredModel>();
+  readonly #evictions: EvictionRecord[] = [];
+  readonly #lockfile: LockfileOptions | undefined;
+  readonly #closing = new AbortController();
+  #given = 0;
   #shutDown = false;
 
-  constructor(options: AsyncModelManagerOptions = {}) {
+  constructor(options: AsyncModelManagerOptions = {}, /** @internal */ seams: Partial<Seams> = {}) {
+    super();
+    this.#locateModel = seams.locateModel ?? locateModel;
+    const { maxModels = 16, evictionPolicy, maxMessageLength = 64 * 1024 * 1024, logger = console } = options;
     this.resourceManager = options.resourceManager ?? new ResourceManager();
     this.metrics = options.metrics ?? new MetricsCollector();
-    this.#maxModels = options.maxModels ?? 16;
-    this.#maxMessageLength = options.maxMessageLength ?? 64 * 1024 * 1024;
-    this.#logger = options.logger ?? console;
+    this.#logger = logger;
+    this.#lockfile = options.lockfile;
+    const models = () => this.#models.values();
+    const { resourceManager, metrics } = this;
+    this.#lifeCycle = new LifeCycle({
+      ...{ resourceManager, metrics, maxModels, policy: evictionPolicy, maxMessageLength, logger, models },
+      ...seams,
+      onState: (modelId, state, error) => {
+        if (state === 'READY') this.#memoryKeeper.start();
+        this.#tell('state', { modelId, state, ...(error && { error }) });
+      },
+      onEviction: (record) => this.#recordEviction(record),
+    });
+    this.#memoryKeeper = new MemoryKeeper({
+      ...{ resourceManager, models, logger },
+      pressure: new MemoryPressure(),
+      measure: async ({ life }) => life && this.#lifeCycle.measure(life),
+      evict: (model) => this.#lifeCycle.evict(model, 'pressure'),
+      every: seams.every ?? everyInterval,
+    });
+  }
+
+  /**
+   * Makes a model known without loading it: the first request for it does. Its files are found, or downloaded, now.
+   *
+   * @throws ManagerError `INVALID_CONFIG`, `MODEL_ALREADY_LOADED` where a model of that id has another configuration,
+   * `SHUT_DOWN`, and what finding its files may throw: the codes that begin with `SOURCE_`, `INSUFFICIENT_DISK`,
+   * `LOCKFILE_MISMATCH`.
+   */
+  async registerModel(modelConfig: string | ModelConfig): Promise<ManagedModelInfo> {
+    return describeModel((await this.#register(modelConfig)).model);
   }
 
   /**
    * Loads a model and waits until it can be used. Loading one that is loaded, with the same configuration, does
-   * nothing more than wait for it; concurrent loads of one model are one load.
+   * nothing more than wait for it; concurrent loads of one model are one load. Where there is no room, idle models are
+   * evicted, and busy ones once their requests have ended; pinned ones never.
    *
-   * @throws ManagerError `INVALID_CONFIG`, `SOURCE_NOT_FOUND`, `SOURCE_INVALID`, `MODEL_LOAD_FAILED`,
-   * `INSUFFICIENT_MEMORY`, `TOO_MANY_MODELS`, `MODEL_ALREADY_LOADED` where the configuration differs, `SHUT_DOWN`.
-   * A model that could not be loaded leaves nothing behind.
+   * @throws ManagerError what {@link registerModel} throws; `MODEL_LOAD_FAILED`, `INSUFFICIENT_MEMORY`,
+   * `TOO_MANY_MODELS`. A model that was not known before and could not be loaded leaves nothing behind.
    */
-  async loadModel(modelConfig: string | ModelConfig): Promise<ManagedModelInfo> {
-    const config = parseModelConfig(modelConfig);
-    const order = this.#loadCalls++;
-    const located = await locateModel(config);
-    const { modelId } = located;
-    const present = this.#entries.get(modelId);
-    if (present && !isDeepStrictEqual(present.config, config)) throw alreadyLoaded(modelId);
-    const entry = present ?? this.#admit(order, config, located);
+  async loadModel(modelConfig: string | ModelConfig, { evict = true }: LoadOptions = {}): Promise<ManagedModelInfo> {
+    const { model, isNew } = await this.#register(modelConfig);
     try {
-      await entry.model.load();
+      await model.load(evict);
     } catch (error) {
-      if (!present) this.#forget(entry);
+      if (isNew) this.#forget(model);
       throw error;
     }
-    return this.#describe(entry);
+    return describeModel(model);
   }
 
-  /** What is known of a model; `undefined` where none of that id is loaded. */
+  /** What is known of a model; `undefined` where there is none of that id. */
   getModel(modelId: string): ManagedModelInfo | undefined {
-    const entry = this.#entries.get(modelId);
-    return entry && this.#describe(entry);
+    const model = this.#models.get(modelId);
+    return model && describeModel(model);
   }
 
   /**
-   * Lends a model out until the lease is released. A model that is being loaded is waited for; one whose process has
-   * ended is started again.
+   * Lends a model out until the lease is released. One that is not loaded is loaded first, for which others may be
+   * evicted; one whose process has ended is waited for until it is up again.
    *
-   * @throws ManagerError `MODEL_NOT_FOUND`, `MODEL_DRAINING`, `MODEL_LOAD_FAILED`; the signal's reason when the
-   * caller's time runs out first.
+   * @throws ManagerError `MODEL_NOT_FOUND`, `MODEL_DRAINING`, `MODEL_LOAD_FAILED`, `MODEL_FAILED`,
+   * `INSUFFICIENT_MEMORY`, `TOO_MANY_MODELS`; the signal's reason when the caller's time runs out first.
    */
   async acquire(modelId: string, context?: Pick<CallContext, 'signal'>): Promise<ModelLease> {
-    return this.#find(modelId).model.acquire(context?.signal);
+    const model = this.#find(modelId);
+    // Looking at a signal makes it, which costs more than all of the rest here.
+    return model.lease() ?? model.acquire(context?.signal);
+  }
+
+  /** What loading a model would do now, without doing it. Its files have to be there, or are downloaded. */
+  async plan(modelConfig: string | ModelConfig): Promise<AdmissionPlan> {
+    const config = parseModelConfig(modelConfig);
+    const located = await this.#locate(config);
+    const present = this.#models.get(located.modelId);
+    const { memoryBytes } = await this.#lifeCycle.estimateNeed(config, located);
+    const plan = this.#lifeCycle.admission.plan(located.modelId, memoryBytes, present);
+    if (!present?.life) return plan;
+    return { ...plan, fits: true, reason: 'it is loaded already', shortBytes: 0, evictions: [] };
+  }
+
+  /** The last 1000 evictions, the oldest first. */
+  listEvictions(): readonly EvictionRecord[] {
+    return [...this.#evictions];
   }
 
   /**
-   * Refuses new requests for a model, waits for those that use it, and ends it.
+   * Loads a model anew, from its files as they are now, and puts it in the place of the one that runs, which ends when
+   * its requests have. No request fails for it. For a while there are both, so there must be room for both. Concurrent
+   * reloads of one model are one reload.
+   *
+   * @throws ManagerError `MODEL_NOT_FOUND`, and what {@link loadModel} throws; the one that runs goes on then.
+   */
+  async reloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<ManagedModelInfo> {
+    const model = this.#find(modelId);
+    model.reloading ??= this.#reload(model, graceMs).finally(() => (model.reloading = undefined));
+    await model.reloading;
+    return describeModel(model);
+  }
+
+  /**
+   * Refuses new requests for a model, waits for those that use it, ends it and forgets it.
    *
    * @throws ManagerError `MODEL_NOT_FOUND`.
    */
   async unloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<UnloadReport> {
-    const entry = this.#find(modelId);
-    const { model } = entry;
-    if (model.state === 'DRAINING')
-      throw new ManagerError('MODEL_DRAINING', `model '${modelId}' is being unloaded already`);
+    const model = this.#find(modelId);
+    if (model.removal) throw new ManagerError('MODEL_DRAINING', `model '${modelId}' is being unloaded already`);
     const startedMs = performance.now();
+    model.removal = new ManagerError(
+      'MODEL_DRAINING',
+      `model '${modelId}' is being unloaded and takes no new requests`,
+    );
+    let removed!: () => void;
+    model.removed = new Promise<void>((resolve) => (removed = resolve));
+    model.refuse(model.removal);
+    clearTimeout(model.idleTimer);
     try {
-      const outcome = await model.unload(graceMs);
-      return { modelId, ...outcome, durationMs: performance.now() - startedMs };
+      const outcomes = await Promise.all(model.lives.map((life) => this.#lifeCycle.end(life, graceMs)));
+      const reclaimedBytes = outcomes.reduce((sum, outcome) => sum + outcome.reclaimedBytes, 0);
+      const interrupted = outcomes.reduce((sum, outcome) => sum + outcome.interrupted, 0);
+      return { modelId, interrupted, reclaimedBytes, durationMs: performance.now() - startedMs };
     } finally {
-      this.#forget(entry);
+      this.#forget(model);
+      removed();
       this.metrics.recordModelUnload(modelId);
     }
   }
 
-  /** All models that are loaded, in the order in which they were given. */
+  /** The ids of all models that are known, in the order in which they were given. */
+  modelIds(): readonly string[] {
+    return this.#sorted().map(({ modelId }) => modelId);
+  }
+
+  /** All models that are known, in the order in which they were given. */
   listModels(): ManagedModelInfo[] {
-    const entries = [...this.#entries.values()].sort((one, other) => one.order - other.order);
-    return entries.map((entry) => this.#describe(entry));
+    return this.#sorted().map(describeModel);
   }
 
   /** @throws ManagerError `MODEL_NOT_FOUND`. */
   getModelInfo(modelId: string): ManagedModelInfo {
-    return this.#describe(this.#find(modelId));
+    return describeModel(this.#find(modelId));
   }
 
   getStatistics() {
@@ -174,107 +246,95 @@ export class AsyncModelManager {
   /** Unloads all models and refuses to load any more. Models that are being unloaded already are waited for as well. */
   async shutdown({ graceMs = 30_000 }: UnloadOptions = {}): Promise<void> {
     this.#shutDown = true;
+    this.#memoryKeeper.stop();
+    this.#closing.abort(new ManagerError('SHUT_DOWN', 'the server is shutting down'));
     await Promise.all(
-      [...this.#entries.values()].map(({ model }) =>
-        model.state === 'DRAINING' ? model.unload(graceMs) : this.unloadModel(model.modelId, { graceMs }),
-      ),
+      [...this.#models.values()].map(async (model) => {
+        if (model.removal) await model.life?.unload(graceMs);
+        else await this.unloadModel(model.modelId, { graceMs });
+      }),
     );
   }
 
-  #admit(order: number, config: ResolvedModelConfig, located: LocatedModel): Entry {
+  async #register(modelConfig: string | ModelConfig): Promise<{ model: RegisteredModel; isNew: boolean }> {
+    const config = parseModelConfig(modelConfig);
+    const order = this.#given++;
+    const located = await this.#locate(config);
     const { modelId } = located;
     if (this.#shutDown)
       throw new ManagerError('SHUT_DOWN', `model '${modelId}' cannot be loaded: the server is shutting down`);
-    if (this.#entries.size >= this.#maxModels) throw this.#tooMany(modelId);
-    const { threads, memoryBytes } = this.resourceManager.reserve(
-      modelId,
-      estimateBytes(config, located),
-      config.threads,
-    );
-    const onCrash = (error: ManagerError) => this.#logger.warn(error.message);
-    const model = new ManagedModel(modelId, (signal) => this.#startHost(entry, signal), onCrash);
-    const entry: Entry = { order, config, located, model, threads, memoryBytes, loadMs: 0 };
-    this.#entries.set(modelId, entry);
-    return entry;
+    const present = this.#models.get(modelId);
+    if (present && !isDeepStrictEqual(present.config, config)) throw alreadyLoaded(modelId);
+    if (present) return { model: present, isNew: false };
+    const bringUp = async (evict: boolean, signal: AbortSignal) => {
+      await model.settled();
+      // An eviction may have been given up, or a reload have come first.
+      await (model.life ? model.life.load() : this.#lifeCycle.begin(model, evict, signal));
+    };
+    const model = new RegisteredModel({ order, config, located, bringUp });
+    this.#models.set(modelId, model);
+    return { model, isNew: true };
   }
 
-  async #startHost(entry: Entry, signal: AbortSignal): Promise<ModelHost> {
-    const { config, located, threads } = entry;
-    const { modelId, engine, folder, file } = located;
-    const { maxQueue, isolation } = config;
-    const options: HostOptions = {
-      modelId,
-      engine,
-      folder,
-      file,
-      threads,
-      maxQueue,
-      maxMessageLength: this.#maxMessageLength,
-    };
-    const startedMs = performance.now();
+  async #reload(model: RegisteredModel, graceMs: number): Promise<void> {
+    model.located = await this.#locate(model.config);
+    await this.#lifeCycle.replace(model, graceMs);
+  }
+
+  #recordEviction(record: EvictionRecord): void {
+    this.#evictions.push(record);
+    if (this.#evictions.length > MAX_EVICTION_RECORDS) this.#evictions.shift();
+    this.metrics.recordEviction(record.modelId, record.reason);
+    this.#tell('eviction', record);
+  }
+
+  async #locate(config: ResolvedModelConfig): Promise<LocatedModel> {
+    if (config.address !== undefined) return elsewhere(config);
+    const lockfile = this.#lockfile;
+    return this.#locateModel(config, {
+      signal: this.#closing.signal,
+      onProgress: (progress) => this.#tell('download', progress),
+      ...(lockfile && { lockfile }),
+    });
+  }
+
+  /** What a listener throws is its own affair, and must not end in the middle of a model's life. */
+  #tell<Name extends keyof ManagerEvents>(name: Name, ...event: ManagerEvents[Name]): void {
     try {
-      const starting =
-        isolation === 'process' ? startProcessHost(options, this.#logger, signal) : startThreadHost(options);
-      const host = await starting;
-      entry.loadMs = performance.now() - startedMs;
-      entry.memoryBytes = await host.memoryBytes();
-      this.resourceManager.recordUse(modelId, entry.memoryBytes);
-      this.metrics.recordModelLoad(modelId, entry.loadMs / 1000, true);
-      return host;
+      (this as EventEmitter).emit(name, ...event);
     } catch (error) {
-      this.metrics.recordModelLoad(modelId, (performance.now() - startedMs) / 1000, false);
-      throw loadFailure(modelId, error);
+      this.#logger.error(`a listener of '${name}' failed: ${(error as Error)?.stack ?? error}`);
     }
   }
 
-  #forget(entry: Entry): void {
-    const { modelId } = entry.located;
-    if (this.#entries.get(modelId) !== entry) return; // forgotten already, and perhaps loaded anew
-    this.#entries.delete(modelId);
-    this.resourceManager.releaseModel(modelId);
+  #sorted(): RegisteredModel[] {
+    const models = [...this.#models.values()];
+    return models.length < 2 ? models : models.sort((one, other) => one.order - other.order);
   }
 
-  #find(modelId: string): Entry {
-    const entry = this.#entries.get(modelId);
-    if (entry) return entry;
-    const loaded = this.listModels()
-      .map(({ name }) => `'${name}'`)
+  #forget(model: RegisteredModel): void {
+    clearTimeout(model.idleTimer);
+    if (this.#models.get(model.modelId) === model) this.#models.delete(model.modelId);
+  }
+
+  #find(modelId: string): RegisteredModel {
+    const model = this.#models.get(modelId);
+    if (model) return model;
+    const known = this.modelIds()
+      .map((id) => `'${id}'`)
       .join(', ');
-    throw new ManagerError('MODEL_NOT_FOUND', `there is no model '${modelId}' here; loaded: ${loaded || 'none'}`);
-  }
-
-  #describe({ config, located, model, threads, memoryBytes, loadMs }: Entry): ManagedModelInfo {
-    const { modelId, engine } = located;
-    const { source, isolation } = config;
-    return {
-      ...model.info,
-      name: modelId,
-      modelId,
-      state: model.state,
-      ...{ source, engine, isolation, threads, memoryBytes, loadMs },
-      ...(model.host && { pid: model.host.pid }),
-      leases: model.leases,
-      attributes: {
-        engine,
-        isolation,
-        threads: String(threads),
-        memoryBytes: String(memoryBytes),
-        ...model.info.attributes,
-      },
-    };
-  }
-
-  #tooMany(modelId: string): ManagerError {
-    return new ManagerError(
-      'TOO_MANY_MODELS',
-      `model '${modelId}' cannot be loaded: ${this.#entries.size} models are, as many as maxModels allows; unload one, or raise it`,
-    );
+    throw new ManagerError('MODEL_NOT_FOUND', `there is no model '${modelId}' here; loaded: ${known || 'none'}`);
   }
 }
 
-/** A model's weights are read into memory once, and most runtimes keep about as much again for what they compute. */
-function estimateBytes({ isolation }: ResolvedModelConfig, { fileBytes }: LocatedModel): number {
-  return 2 * fileBytes + (isolation === 'process' ? PROCESS_BYTES : 0);
+function everyInterval(intervalMs: number, work: () => void): () => void {
+  const timer = setInterval(work, intervalMs).unref();
+  return () => clearInterval(timer);
+}
+
+/** A model that runs on another machine has no files here. */
+function elsewhere({ modelId, source, engine = 'onnx' }: ResolvedModelConfig): LocatedModel {
+  return { modelId: modelId ?? source, engine, folder: '', file: '', fileBytes: 0 };
 }
 
 function alreadyLoaded(modelId: string): ManagerError {
@@ -282,11 +342,4 @@ function alreadyLoaded(modelId: string): ManagerError {
     'MODEL_ALREADY_LOADED',
     `a model '${modelId}' is loaded with another configuration; unload it first, or give this one another modelId`,
   );
-}
-
-function loadFailure(modelId: string, error: unknown): unknown {
-  const known = ManagerError.fromCommError(error);
-  if (known instanceof ManagerError) return known;
-  const message = error instanceof Error ? error.message : String(error);
-  return new ManagerError('MODEL_LOAD_FAILED', `model '${modelId}' could not be loaded: ${message}`, { cause: error });
 }

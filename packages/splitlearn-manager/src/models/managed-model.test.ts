@@ -7,22 +7,24 @@ import type { ModelLease } from './lease.js';
 import { ManagedModel } from './managed-model.js';
 
 const MINUTE_MS = 60_000;
+const COOL_DOWN_MS = 5 * MINUTE_MS;
 
 /** A host that does what a test says. */
 class FakeHost implements ModelHost {
-  readonly info = { attributes: { engine: 'fake' } };
+  readonly info: ModelHost['info'];
   readonly pid = 1;
   readonly computeFn: ComputeFunction = { compute: async () => ({ outputs: {} }) };
   readonly died: Promise<ManagerError>;
-  crash!: () => void;
+  crash!: (message?: string) => void;
   dead = false;
   stops = 0;
 
-  constructor() {
+  constructor(name: string) {
+    this.info = { attributes: { name } };
     this.died = new Promise((resolve) => {
-      this.crash = () => {
+      this.crash = (message = 'the process ended') => {
         this.dead = true;
-        resolve(new ManagerError('MODEL_CRASHED', 'the process ended'));
+        resolve(new ManagerError('MODEL_CRASHED', message));
       };
     });
   }
@@ -50,12 +52,14 @@ interface Start {
 }
 
 /** A model whose hosts start when a test says so. */
-function setUp({ heedsSignal = false } = {}) {
+function setUp({ instances = 1, heedsSignal = false } = {}) {
   const starts: Start[] = [];
   const crashes: ManagerError[] = [];
+  const states: string[] = [];
+  const onIdle = vi.fn();
   const startHost = (signal: AbortSignal) =>
     new Promise<ModelHost>((resolve, reject) => {
-      const host = new FakeHost();
+      const host = new FakeHost(String(starts.length));
       const settle = (outcome: () => void) => () => {
         start.settled = true;
         outcome();
@@ -70,17 +74,27 @@ function setUp({ heedsSignal = false } = {}) {
       if (heedsSignal) signal.addEventListener('abort', () => start.fail(signal.reason));
       starts.push(start);
     });
-  const model = new ManagedModel('m', startHost, (error) => crashes.push(error));
-  return { model, starts, crashes, nthStart: (index: number) => starts[index] as Start };
+  const model = new ManagedModel({
+    modelId: 'm',
+    instances,
+    reservationId: 'm (next)',
+    threads: 3,
+    memoryBytes: 77,
+    startHost,
+    onCrash: (error) => crashes.push(error),
+    onState: (state, error) => states.push(error ? `${state}: ${error.code}` : state),
+    onIdle,
+  });
+  return { model, starts, crashes, states, onIdle, nthStart: (index: number) => starts[index] as Start };
 }
 
-/** A model that is ready, and its host. */
-async function setUpReady() {
-  const { model, starts, crashes, nthStart } = setUp();
-  const loading = model.load();
-  nthStart(0).succeed();
+/** A model that is ready, and its first host. */
+async function setUpReady(options: { instances?: number; heedsSignal?: boolean } = {}) {
+  const all = setUp(options);
+  const loading = all.model.load();
+  for (const start of all.starts) start.succeed();
   await loading;
-  return { model, starts, crashes, nthStart, host: nthStart(0).host };
+  return { ...all, host: all.nthStart(0).host };
 }
 
 /** Lets everything that is due happen. */
@@ -97,106 +111,309 @@ async function failure(work: Promise<unknown>): Promise<ManagerError> {
   return error;
 }
 
+function lease(model: ManagedModel): ModelLease {
+  return model.tryLease() ?? expect.fail('there is no lease to be had');
+}
+
+/** Ends the newest host, and waits until the next start has begun, which takes that long. */
+async function crashAndRestart({ starts }: { starts: Start[] }, delayMs: number): Promise<void> {
+  const before = starts.length;
+  const newest = starts.at(-1);
+  if (!newest?.settled) newest?.succeed();
+  await vi.advanceTimersByTimeAsync(1);
+  newest?.host.crash(`ended for the ${before}th time`);
+  await settle();
+  if (delayMs > 0) {
+    await vi.advanceTimersByTimeAsync(delayMs - 1);
+    expect(starts, `not before ${delayMs} ms`).toHaveLength(before);
+    await vi.advanceTimersByTimeAsync(1);
+  }
+  expect(starts, `after ${delayMs} ms`).toHaveLength(before + 1);
+}
+
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
 describe('loading', () => {
-  it('is one start however many ask for the model', async () => {
-    const { model, starts, nthStart } = setUp();
+  it('is one start however many ask for it', async () => {
+    const { model, starts, states, nthStart } = setUp();
     const loads = Array.from({ length: 20 }, () => model.load());
-    const leases = Array.from({ length: 20 }, () => model.acquire());
+    const waiting = Array.from({ length: 20 }, () => model.whenReady());
     expect(starts).toHaveLength(1);
     expect(model.state).toBe('LOADING');
+    expect(model.tryLease()).toBe(undefined);
+    expect(model.hosts).toEqual([]);
+    expect(model.info).toEqual({});
+    await vi.advanceTimersByTimeAsync(123);
     nthStart(0).succeed();
-    expect(new Set(await Promise.all(loads))).toEqual(new Set([nthStart(0).host]));
-    expect(await Promise.all(leases)).toHaveLength(20);
+    await Promise.all([...loads, ...waiting]);
     expect(model.state).toBe('READY');
-    expect(model.leases).toBe(20);
+    expect(states).toEqual(['READY']);
+    expect(model.loadMs).toBe(123);
+    expect(model.hosts).toEqual([nthStart(0).host]);
+    expect(model.info).toEqual(nthStart(0).host.info);
     await model.load();
+    await model.whenReady();
     expect(starts).toHaveLength(1);
   });
 
-  it('gives all who wait the same error when it fails, and the next one starts it again', async () => {
-    const { model, starts, nthStart } = setUp();
-    const waiting = [model.load(), model.acquire(), model.acquire(new AbortController().signal)];
+  it('keeps what the model was given until it is measured', async () => {
+    const { model } = await setUpReady({ instances: 2 });
+    expect(model).toMatchObject({ modelId: 'm', reservationId: 'm (next)', threads: 3, memoryBytes: 77 });
+    expect(await model.measureMemory()).toBe(2000);
+    expect(model.memoryBytes).toBe(2000);
+  });
+
+  it('gives all who wait the same error when it fails, and leaves nothing behind', async () => {
+    const { model, starts, states, crashes, nthStart } = setUp();
+    const waiting = [model.load(), model.load(), model.whenReady()];
     const broken = new ManagerError('MODEL_LOAD_FAILED', 'the file is damaged');
     nthStart(0).fail(broken);
     expect(await Promise.all(waiting.map(failure))).toEqual([broken, broken, broken]);
+    expect(await failure(model.load())).toBe(broken);
     expect(model.state).toBe('FAILED');
-    expect(model.host).toBe(undefined);
+    expect(model.hosts).toEqual([]);
+    expect(model.tryLease()).toBe(undefined);
+    expect(states).toEqual(['FAILED: MODEL_LOAD_FAILED']);
+    await vi.advanceTimersByTimeAsync(10 * COOL_DOWN_MS);
+    expect(starts).toHaveLength(1);
+    expect(crashes).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
 
-    const lease = model.acquire();
-    expect(starts).toHaveLength(2);
+  it('is over when all instances are there, and not before', async () => {
+    const { model, starts, nthStart } = setUp({ instances: 3 });
+    const loading = model.load();
+    expect(starts).toHaveLength(3);
+    nthStart(2).succeed();
+    nthStart(0).succeed();
+    await settle();
+    expect(model.state).toBe('LOADING');
+    expect(model.tryLease()).toBe(undefined);
+    nthStart(1).succeed();
+    await loading;
+    expect(model.state).toBe('READY');
+    expect(model.hosts).toEqual([nthStart(0).host, nthStart(1).host, nthStart(2).host]);
+  });
+
+  it('ends the instances that are there when another cannot be started', async () => {
+    const { model, nthStart } = setUp({ instances: 2 });
+    const loading = failure(model.load());
+    nthStart(0).succeed();
+    nthStart(1).fail(new ManagerError('MODEL_LOAD_FAILED', 'no memory for a second one'));
+    expect((await loading).message).toBe('no memory for a second one');
+    expect(nthStart(0).host.stops).toBe(1);
+    expect(model.hosts).toEqual([]);
+    expect(model.state).toBe('FAILED');
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('does not start an instance again that crashed while another could not be started', async () => {
+    const { model, starts, nthStart } = setUp({ instances: 2 });
+    const loading = failure(model.load());
+    nthStart(0).succeed();
+    await settle();
+    nthStart(0).host.crash();
+    await settle(); // it is being started again, at once
+    nthStart(2).succeed();
+    await settle();
+    nthStart(2).host.crash();
+    await settle(); // and again, after a delay
+    nthStart(1).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+    await loading;
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(3);
+    expect(model.hosts).toEqual([]);
+    expect(model.state).toBe('FAILED');
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('gives up the restart of an instance when another could not be started', async () => {
+    const { model, starts, nthStart } = setUp({ instances: 2, heedsSignal: true });
+    const loading = failure(model.load());
+    nthStart(0).succeed();
+    await settle();
+    nthStart(0).host.crash();
+    await settle(); // it is being started again
+    nthStart(1).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+    expect((await loading).message).toBe('damaged');
+    expect(nthStart(2).signal.aborted).toBe(true);
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(3);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('goes on while one of its instances crashes again and again', async () => {
+    const { model, starts, states, nthStart } = setUp({ instances: 2 });
+    const loading = model.load();
+    nthStart(0).succeed();
+    await settle();
+    nthStart(0).host.crash();
+    await settle();
+    for (const delayMs of [500, 1_000, 2_000, 0]) {
+      starts.at(-1)?.fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+      await vi.advanceTimersByTimeAsync(delayMs);
+    }
     expect(model.state).toBe('LOADING');
     nthStart(1).succeed();
-    expect((await lease).model).toBe(nthStart(1).host.computeFn);
-    expect(model.state).toBe('READY');
+    await loading;
+    expect(states).toEqual(['READY']);
   });
 
-  it('goes on when one who waits for it gives up', async () => {
-    const { model, starts, nthStart } = setUp();
-    const controller = new AbortController();
-    const impatient = model.acquire(controller.signal);
-    const patient = model.acquire();
-    const reason = new Error('the deadline has passed');
-    controller.abort(reason);
-    await expect(impatient).rejects.toBe(reason);
-    expect(nthStart(0).signal.aborted).toBe(false);
-    nthStart(0).succeed();
-    await patient;
-    expect(starts).toHaveLength(1);
-    expect(model.leases).toBe(1);
-  });
-
-  it('goes on, and its failure harms nobody, when all who wait for it give up', async () => {
-    const { model, nthStart } = setUp();
-    const controller = new AbortController();
-    const waiting = model.acquire(controller.signal);
-    controller.abort(new Error('gone'));
-    await expect(waiting).rejects.toThrow('gone');
-    nthStart(0).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged')); // unhandled, it would fail this test run
+  it('gives up a start that came too late because another could not be made', async () => {
+    const { model, nthStart } = setUp({ instances: 2 });
+    const loading = failure(model.load());
+    nthStart(0).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
     await settle();
-    expect(model.state).toBe('FAILED');
-  });
-
-  it('does not begin for a request that is over already', async () => {
-    const { model, starts } = setUp();
-    await expect(model.acquire(AbortSignal.abort(new Error('too late')))).rejects.toThrow('too late');
-    expect(starts).toHaveLength(0);
-  });
-
-  it('leaves no listener on the signal of a request that waited', async () => {
-    const { model, nthStart } = setUp();
-    const { signal } = new AbortController();
-    const add = vi.spyOn(signal, 'addEventListener');
-    const remove = vi.spyOn(signal, 'removeEventListener');
-    const lease = model.acquire(signal);
-    nthStart(0).succeed();
-    await lease;
-    expect(remove.mock.calls).toEqual(add.mock.calls);
+    nthStart(1).succeed();
+    expect((await loading).message).toBe('damaged');
+    expect(nthStart(1).host.stops).toBe(1);
+    expect(model.hosts).toEqual([]);
   });
 });
 
 describe('a lease', () => {
   it('counts until it is released, and once only', async () => {
-    const { model, host } = await setUpReady();
-    const one = await model.acquire();
-    const other = await model.acquire();
+    const { model, host, onIdle } = await setUpReady();
+    const one = lease(model);
+    const other = lease(model);
+    expect(one.modelId).toBe('m');
     expect(one.model).toBe(host.computeFn);
     expect(model.leases).toBe(2);
     one.release();
     one.release();
     expect(model.leases).toBe(1);
+    expect(onIdle).not.toHaveBeenCalled();
     await other[Symbol.asyncDispose]();
     expect(model.leases).toBe(0);
+    expect(onIdle).toHaveBeenCalledTimes(1);
+  });
+
+  it('is on the least busy instance', async () => {
+    const { model, starts } = await setUpReady({ instances: 3 });
+    const count = new Map<ComputeFunction, number>();
+    const leases = Array.from({ length: 9 }, () => lease(model));
+    for (const { model: computeFn } of leases) count.set(computeFn, (count.get(computeFn) ?? 0) + 1);
+    expect(starts.map(({ host }) => count.get(host.computeFn))).toEqual([3, 3, 3]);
+
+    const second = starts[1]?.host.computeFn;
+    for (const each of leases.filter((each) => each.model === second).slice(0, 2)) each.release();
+    expect([lease(model), lease(model)].map((each) => each.model)).toEqual([second, second]);
+  });
+
+  it('is waited for by all who want the model idle', async () => {
+    const { model } = await setUpReady();
+    await model.whenIdle();
+    const one = lease(model);
+    const other = lease(model);
+    let idle = 0;
+    void model.whenIdle().then(() => idle++);
+    void model.whenIdle().then(() => idle++);
+    one.release();
+    await settle();
+    expect(idle).toBe(0);
+    other.release();
+    await settle();
+    expect(idle).toBe(2);
+  });
+});
+
+describe('a retired model', () => {
+  it('gives out no leases until it is resumed', async () => {
+    const { model, states } = await setUpReady();
+    const before = lease(model);
+    model.retire();
+    model.retire();
+    expect(model.state).toBe('DRAINING');
+    expect(model.tryLease()).toBe(undefined);
+    before.release();
+    let ready = false;
+    const waiting = model.whenReady().then(() => (ready = true));
+    await settle();
+    expect(ready).toBe(false);
+    model.resume();
+    model.resume();
+    await waiting;
+    expect(model.state).toBe('READY');
+    expect(states).toEqual(['READY', 'DRAINING', 'READY']);
+    lease(model).release();
+  });
+
+  it('is told to those who wait for it to be ready', async () => {
+    const { model, nthStart, starts } = await setUpReady();
+    nthStart(0).host.crash();
+    await settle();
+    const waiting = failure(model.whenReady());
+    starts[1]?.succeed();
+    model.retire();
+    await model.unload(0);
+    expect((await waiting).code).toBe('MODEL_DRAINING');
+  });
+
+  it('may be so before it has been loaded', async () => {
+    const { model, nthStart } = setUp();
+    const loading = model.load();
+    model.retire();
+    nthStart(0).succeed();
+    await loading;
+    expect(model.state).toBe('DRAINING');
+    expect(model.tryLease()).toBe(undefined);
+    model.resume();
+    expect(model.state).toBe('READY');
+  });
+
+  it('is started again when it crashes, and is there when it is resumed', async () => {
+    const { model, host, starts, nthStart } = await setUpReady();
+    model.retire();
+    host.crash();
+    await settle();
+    expect(starts).toHaveLength(2);
+    expect(model.state).toBe('DRAINING');
+    nthStart(1).succeed();
+    await settle();
+    expect(model.state).toBe('DRAINING');
+    model.resume();
+    expect(model.state).toBe('READY');
+    expect(lease(model).model).toBe(nthStart(1).host.computeFn);
+  });
+
+  it('is loading when it is resumed while it is started again', async () => {
+    const { model, host, nthStart, states } = await setUpReady();
+    model.retire();
+    host.crash();
+    await settle();
+    const before = model.whenReady();
+    model.resume();
+    expect(model.state).toBe('LOADING');
+    const after = model.whenReady();
+    nthStart(1).succeed();
+    await Promise.all([before, after]);
+    expect(states).toEqual(['READY', 'DRAINING', 'LOADING', 'READY']);
+  });
+
+  it('is not resumed once it is unloaded', async () => {
+    const { model } = await setUpReady();
+    model.retire();
+    const unloading = model.unload(MINUTE_MS);
+    model.resume();
+    expect(model.state).toBe('DRAINING');
+    await unloading;
+    model.resume();
+    expect(model.state).toBe('UNLOADED');
+  });
+
+  it('is as it was when it was resumed without having been retired', async () => {
+    const { model, states } = await setUpReady();
+    model.resume();
+    expect(states).toEqual(['READY']);
   });
 });
 
 describe('unloading', () => {
-  it('waits for the leases that are out, then ends the host', async () => {
-    const { model, host } = await setUpReady();
-    const one = await model.acquire();
-    const other = await model.acquire();
+  it('waits for the leases that are out, then ends the hosts', async () => {
+    const { model, host, states, nthStart } = await setUpReady({ instances: 2 });
+    const one = lease(model);
+    const other = lease(model);
     const unloading = model.unload(MINUTE_MS);
     await vi.advanceTimersByTimeAsync(MINUTE_MS / 2);
     expect(model.state).toBe('DRAINING');
@@ -204,80 +421,56 @@ describe('unloading', () => {
     await settle();
     expect(host.stops).toBe(0);
     other.release();
-    expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 1000 });
-    expect(host.stops).toBe(1);
+    expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 2000 });
+    expect([host.stops, nthStart(1).host.stops]).toEqual([1, 1]);
     expect(model.state).toBe('UNLOADED');
-    expect(model.host).toBe(undefined);
+    expect(states).toEqual(['READY', 'DRAINING', 'UNLOADED']);
+    expect(model.hosts).toEqual([]);
     expect(vi.getTimerCount()).toBe(0);
   });
 
   it('cuts off what takes longer than graceMs', async () => {
     const { model, host } = await setUpReady();
-    const lease = await model.acquire();
+    const cutOff = lease(model);
     const unloading = model.unload(MINUTE_MS);
     await vi.advanceTimersByTimeAsync(MINUTE_MS - 1);
     expect(host.stops).toBe(0);
     await vi.advanceTimersByTimeAsync(1);
     expect(await unloading).toEqual({ interrupted: 1, reclaimedBytes: 1000 });
     expect(host.stops).toBe(1);
-    lease.release();
+    cutOff.release();
     expect(model.leases).toBe(0);
     expect(model.state).toBe('UNLOADED');
   });
 
   it.each([Number.POSITIVE_INFINITY, 2 ** 31])('waits as long as it may with a graceMs of %d', async (graceMs) => {
     const { model, host } = await setUpReady();
-    const lease = await model.acquire();
+    const long = lease(model);
     const unloading = model.unload(graceMs);
     await vi.advanceTimersByTimeAsync(24 * 60 * MINUTE_MS);
     expect(host.stops).toBe(0);
-    lease.release();
+    long.release();
     expect((await unloading).interrupted).toBe(0);
   });
 
   it('refuses new leases from its first moment on', async () => {
     const { model, starts } = await setUpReady();
-    const lease = await model.acquire();
+    const last = lease(model);
     const unloading = model.unload(MINUTE_MS);
-    const error = await failure(model.acquire());
+    expect(model.tryLease()).toBe(undefined);
+    const error = await failure(model.whenReady());
     expect(error.code).toBe('MODEL_DRAINING');
     expect(error.toCommError()).toMatchObject({ code: 'UNAVAILABLE', reason: 'MODEL_DRAINING', retryable: true });
-    expect((await failure(model.load())).code).toBe('MODEL_DRAINING');
-    lease.release();
+    last.release();
     await unloading;
-    expect((await failure(model.acquire())).code).toBe('MODEL_DRAINING');
+    expect(model.tryLease()).toBe(undefined);
+    expect((await failure(model.whenReady())).code).toBe('MODEL_DRAINING');
     expect(starts).toHaveLength(1);
-  });
-
-  it('refuses even a request that came the moment before', async () => {
-    const { model, host } = await setUpReady();
-    const request = failure(model.acquire());
-    const unloading = model.unload(MINUTE_MS);
-    expect((await request).code).toBe('MODEL_DRAINING');
-    expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 1000 });
-    expect(host.stops).toBe(1);
-  });
-
-  it('waits for leases although there was a time without any', async () => {
-    const { model, host } = await setUpReady();
-    (await model.acquire()).release();
-    const lease = await model.acquire();
-    const unloading = model.unload(MINUTE_MS);
-    await settle();
-    expect(host.stops).toBe(0);
-    lease.release();
-    expect((await unloading).interrupted).toBe(0);
-  });
-
-  it('harms nobody when the request that it refuses is over already', async () => {
-    const { model } = await setUpReady();
-    await model.unload(0);
-    await expect(model.acquire(AbortSignal.abort(new Error('too late')))).rejects.toThrow('too late');
   });
 
   it('can be hurried, but not slowed down, by asking for it again', async () => {
     const { model, host } = await setUpReady();
-    await model.acquire();
+    lease(model);
     const slow = model.unload(MINUTE_MS);
     const slower = model.unload(2 * MINUTE_MS);
     const quick = model.unload(10);
@@ -288,20 +481,22 @@ describe('unloading', () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it('leaves the model unloaded even when its host fails to end', async () => {
-    const { model, host } = await setUpReady();
+  it('leaves the model unloaded even when a host fails to end', async () => {
+    const { model, host, nthStart } = await setUpReady({ instances: 2 });
     host.stop = () => Promise.reject(new Error('dispose failed'));
     await expect(model.unload(0)).rejects.toThrow('dispose failed');
     expect(model.state).toBe('UNLOADED');
-    expect(model.host).toBe(undefined);
+    expect(model.hosts).toEqual([]);
+    expect(nthStart(1).host.stops).toBe(1);
   });
 });
 
 describe('unloading while the model is loaded', () => {
-  it('gives up a start that can be given up', async () => {
+  it('gives the start up, and tells those who wait that the model is being unloaded', async () => {
     const { model, nthStart } = setUp({ heedsSignal: true });
-    const waiting = [model.load(), model.acquire()];
+    const waiting = [model.load(), model.whenReady()];
     const unloading = model.unload(MINUTE_MS);
+    expect(nthStart(0).signal.aborted).toBe(true);
     const errors = await Promise.all(waiting.map(failure));
     expect(errors.map(({ code }) => code)).toEqual(['MODEL_DRAINING', 'MODEL_DRAINING']);
     expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 0 });
@@ -310,252 +505,474 @@ describe('unloading while the model is loaded', () => {
   });
 
   it('ends the host of a start that comes to its end all the same, and no one gets it', async () => {
-    const { model, nthStart } = setUp();
-    const waiting = [model.load(), model.acquire()];
+    const { model, nthStart } = setUp({ instances: 2 });
+    const waiting = [model.load(), model.whenReady()].map(failure);
+    nthStart(1).succeed();
+    await settle();
     const unloading = model.unload(0);
     await settle();
     expect(model.state).toBe('DRAINING');
+    expect(nthStart(1).host.stops).toBe(0);
     nthStart(0).succeed();
-    const errors = await Promise.all(waiting.map(failure));
+    const errors = await Promise.all(waiting);
     expect(errors.map(({ code }) => code)).toEqual(['MODEL_DRAINING', 'MODEL_DRAINING']);
     expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 1000 });
-    expect(nthStart(0).host.stops).toBe(1);
+    expect([nthStart(0).host.stops, nthStart(1).host.stops]).toEqual([1, 1]);
     expect(model.state).toBe('UNLOADED');
   });
 
   it('does without a host when the start fails', async () => {
-    const { model, nthStart } = setUp();
+    const { model, states, nthStart } = setUp();
     const waiting = failure(model.load());
     const unloading = model.unload(0);
     nthStart(0).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
-    expect((await waiting).code).toBe('MODEL_LOAD_FAILED');
+    expect((await waiting).code).toBe('MODEL_DRAINING');
     expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 0 });
-    expect(model.state).toBe('UNLOADED');
+    expect(states).toEqual(['DRAINING', 'UNLOADED']);
+  });
+
+  it('is the end of it even when the load fails at the same time', async () => {
+    const { model, states, nthStart } = setUp({ instances: 2 });
+    const waiting = failure(model.load());
+    let ended!: () => void;
+    const stop = vi.fn(() => new Promise<void>((resolve) => (ended = resolve)));
+    nthStart(0).host.stop = stop;
+    nthStart(0).succeed();
+    nthStart(1).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+    await settle(); // the first one is being stopped
+    const unloading = model.unload(0);
+    await settle();
+    expect(model.state).toBe('DRAINING');
+    ended();
+    expect((await waiting).code).toBe('MODEL_DRAINING');
+    expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 0 });
+    expect(stop).toHaveBeenCalledTimes(1);
+    expect(states).toEqual(['DRAINING', 'UNLOADED']);
   });
 });
 
 describe('a crash', () => {
-  it('is told once, and the next lease starts a new host', async () => {
-    const { model, starts, crashes, nthStart, host } = await setUpReady();
-    const old = await model.acquire();
+  it('is told, and the model is started again at once', async () => {
+    const { model, starts, states, crashes, nthStart, host } = await setUpReady();
+    const old = lease(model);
     host.crash();
     await settle();
-    expect(model.state).toBe('FAILED');
-    expect(model.host).toBe(undefined);
+    expect(model.state).toBe('LOADING');
+    expect(model.hosts).toEqual([]);
     expect(model.info).toEqual({});
+    expect(model.tryLease()).toBe(undefined);
     expect(crashes.map(({ code }) => code)).toEqual(['MODEL_CRASHED']);
-    expect(starts).toHaveLength(1);
-
-    const leases = Promise.all([model.acquire(), model.acquire()]);
     expect(starts).toHaveLength(2);
+
+    const waiting = model.whenReady();
     nthStart(1).succeed();
-    const [fresh] = await leases;
-    expect(fresh.model).toBe(nthStart(1).host.computeFn);
+    await waiting;
+    expect(lease(model).model).toBe(nthStart(1).host.computeFn);
     expect(model.state).toBe('READY');
-    expect(model.leases).toBe(3);
-    old.release();
+    expect(states).toEqual(['READY', 'LOADING: MODEL_CRASHED', 'READY']);
     expect(model.leases).toBe(2);
+    old.release();
+    expect(model.leases).toBe(1);
   });
 
-  it('right after the start is no reason to say that the model is being unloaded', async () => {
-    const { model, nthStart } = setUp();
-    const waiting = model.acquire();
+  it('of one instance leaves the others at work', async () => {
+    const { model, starts, states, nthStart } = await setUpReady({ instances: 2 });
+    const onFirst = lease(model);
     nthStart(0).host.crash();
-    nthStart(0).succeed();
-    const lease = await waiting; // of the dead host, which answers with its crash
-    expect(lease.model).toBe(nthStart(0).host.computeFn);
     await settle();
-    expect(model.state).toBe('FAILED');
+    expect(model.state).toBe('READY');
+    expect(model.hosts).toEqual([nthStart(1).host]);
+    expect(starts).toHaveLength(3);
+    const onSecond = [lease(model), lease(model)];
+    for (const each of onSecond) expect(each.model).toBe(nthStart(1).host.computeFn);
+    nthStart(2).succeed();
+    await settle();
+    expect(model.hosts).toEqual([nthStart(2).host, nthStart(1).host]);
+    expect(states).toEqual(['READY']);
+    // The lease on the one that crashed is out still, and counts for its place.
+    onFirst.release();
+    expect(lease(model).model).toBe(nthStart(2).host.computeFn);
+    expect(model.leases).toBe(3);
   });
 
-  it('while the model is being unloaded ends the wait with its leases, and nothing is started', async () => {
+  it('of all instances leaves the model loading until one of them is back', async () => {
+    const { model, states, nthStart, starts } = await setUpReady({ instances: 2 });
+    nthStart(0).host.crash();
+    nthStart(1).host.crash();
+    await settle();
+    expect(model.state).toBe('LOADING');
+    await vi.advanceTimersByTimeAsync(500);
+    expect(starts).toHaveLength(4);
+    nthStart(3).succeed();
+    await settle();
+    expect(model.state).toBe('READY');
+    expect(model.hosts).toEqual([nthStart(3).host]);
+    nthStart(2).succeed();
+    await settle();
+    expect(model.hosts).toHaveLength(2);
+    expect(states).toEqual(['READY', 'LOADING: MODEL_CRASHED', 'READY']);
+  });
+
+  it('of all instances before the load is over is a load that failed, and leaves nothing behind', async () => {
+    const { model, nthStart, starts, states } = setUp({ instances: 2 });
+    const loading = failure(model.load());
+    nthStart(0).succeed();
+    await settle();
+    nthStart(0).host.crash();
+    nthStart(1).host.crash();
+    nthStart(1).succeed();
+    expect((await loading).code).toBe('MODEL_CRASHED');
+    expect((await failure(model.whenReady())).code).toBe('MODEL_CRASHED');
+    expect(states).toEqual(['FAILED: MODEL_CRASHED']);
+    for (const start of starts.slice(2)) start.succeed();
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts.filter(({ host, settled }) => host.alive || !settled)).toEqual([]);
+    expect(model.hosts).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('of one instance before the load is over is made good', async () => {
+    const { model, nthStart, states } = setUp({ instances: 2 });
+    const loading = model.load();
+    nthStart(0).succeed();
+    await settle();
+    nthStart(0).host.crash();
+    await settle();
+    nthStart(2).succeed();
+    await settle();
+    expect(model.state).toBe('LOADING');
+    nthStart(1).succeed();
+    await loading;
+    expect(model.hosts).toEqual([nthStart(2).host, nthStart(1).host]);
+    expect(states).toEqual(['READY']);
+  });
+
+  it('while the model is being unloaded does not end the wait for its leases, and nothing is started', async () => {
     const { model, starts, crashes, host } = await setUpReady();
-    const lease = await model.acquire();
+    const last = lease(model);
     const unloading = model.unload(MINUTE_MS);
     host.crash();
-    await settle();
+    await vi.advanceTimersByTimeAsync(1_000);
     expect(model.state).toBe('DRAINING');
     expect(crashes).toHaveLength(1);
-    lease.release();
+    last.release();
     expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 0 });
     expect(model.state).toBe('UNLOADED');
     expect(starts).toHaveLength(1);
   });
 
   it('before the model is unloaded leaves nothing to end', async () => {
-    const { model, host } = await setUpReady();
+    const { model, host, nthStart } = await setUpReady({ heedsSignal: true });
     host.crash();
     await settle();
     expect(await model.unload(MINUTE_MS)).toEqual({ interrupted: 0, reclaimedBytes: 0 });
     expect(host.stops).toBe(0);
+    expect(nthStart(1).signal.aborted).toBe(true);
     expect(model.state).toBe('UNLOADED');
+  });
+
+  it('of a host that has been stopped is none', async () => {
+    const { model, host, crashes } = await setUpReady();
+    await model.unload(0);
+    host.crash();
+    await settle();
+    expect(crashes).toEqual([]);
+    expect(model.state).toBe('UNLOADED');
+  });
+
+  it('leaves no host behind when the model is unloaded while it is started again', async () => {
+    const { model, starts, host, nthStart } = await setUpReady();
+    host.crash();
+    await settle();
+    const waiting = failure(model.whenReady());
+    const unloading = model.unload(0);
+    await settle();
+    expect(model.state).toBe('DRAINING');
+    nthStart(1).succeed();
+    expect(await unloading).toEqual({ interrupted: 0, reclaimedBytes: 0 });
+    expect((await waiting).code).toBe('MODEL_DRAINING');
+    expect(nthStart(1).host.stops).toBe(1);
+    expect(model.hosts).toEqual([]);
+    expect(model.state).toBe('UNLOADED');
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(2);
+  });
+
+  it('leaves no start behind when the model is unloaded before it is started again', async () => {
+    const all = await setUpReady();
+    const { model, starts } = all;
+    await crashAndRestart(all, 0);
+    starts[1]?.succeed();
+    await settle();
+    starts[1]?.host.crash();
+    await settle(); // the next start comes after a delay
+    await model.unload(0);
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(2);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe('a model that crashes again and again', () => {
+  /** Crashes until it is given up. */
+  async function setUpGivenUp() {
+    const all = await setUpReady();
+    for (const delayMs of [0, 500, 1_000, 2_000]) await crashAndRestart(all, delayMs);
+    all.starts.at(-1)?.succeed();
+    await settle();
+    all.starts.at(-1)?.host.crash('ended; the last it wrote: "out of ideas"');
+    await settle();
+    return all;
+  }
+
+  it('is started again with doubling delays, then left alone, and the error says what it wrote last', async () => {
+    const { model, starts, states } = await setUpGivenUp();
+    expect(model.state).toBe('FAILED');
+    expect(model.tryLease()).toBe(undefined);
+    const error = await failure(model.whenReady());
+    expect(error.code).toBe('MODEL_FAILED');
+    expect(error.message).toContain("model 'm' has crashed again and again and is left alone for 5 minutes");
+    expect(error.message).toContain("reloadModel('m')");
+    expect(error.message).toContain('ended; the last it wrote: "out of ideas"');
+    expect(error.cause).toMatchObject({ code: 'MODEL_CRASHED', message: 'ended; the last it wrote: "out of ideas"' });
+    expect(error.toCommError()).toMatchObject({ code: 'UNAVAILABLE', reason: 'MODEL_FAILED' });
+    expect(states.at(-1)).toBe('FAILED: MODEL_FAILED');
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS - 1);
+    expect(starts).toHaveLength(5);
+  });
+
+  it('tells those who wait for it when it is given up', async () => {
+    const all = await setUpReady();
+    for (const delayMs of [0, 500, 1_000, 2_000]) await crashAndRestart(all, delayMs);
+    const waiting = [failure(all.model.whenReady()), failure(all.model.whenReady())];
+    all.starts.at(-1)?.fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged meanwhile'));
+    for (const { code, message } of await Promise.all(waiting))
+      expect([code, message.endsWith('The last time: damaged meanwhile')]).toEqual(['MODEL_FAILED', true]);
+  });
+
+  it('works again when it can be started after it was left alone', async () => {
+    const { model, starts, states } = await setUpGivenUp();
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(6);
+    expect(model.state).toBe('FAILED');
+    starts.at(-1)?.succeed();
+    await settle();
+    expect(model.state).toBe('READY');
+    await model.whenReady();
+    lease(model).release();
+    expect(states.slice(-2)).toEqual(['FAILED: MODEL_FAILED', 'READY']);
+  });
+
+  it('is left alone again when it crashes right after that', async () => {
+    const { model, starts } = await setUpGivenUp();
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    starts.at(-1)?.succeed();
+    await settle();
+    starts.at(-1)?.host.crash('still broken');
+    await settle();
+    expect(model.state).toBe('FAILED');
+    expect((await failure(model.whenReady())).message).toContain('still broken');
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS - 1);
+    expect(starts).toHaveLength(6);
+    await vi.advanceTimersByTimeAsync(1);
+    starts.at(-1)?.fail(new ManagerError('MODEL_LOAD_FAILED', 'gone'));
+    await settle();
+    expect((await failure(model.whenReady())).message).toContain('gone');
+  });
+
+  it('leaves nothing behind when it is unloaded while it is left alone', async () => {
+    const { model, starts } = await setUpGivenUp();
+    expect(await model.unload(MINUTE_MS)).toEqual({ interrupted: 0, reclaimedBytes: 0 });
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(5);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('has its delays from the beginning when it has answered a request', async () => {
+    const all = await setUpReady();
+    for (const delayMs of [0, 500, 1_000]) await crashAndRestart(all, delayMs);
+    all.starts.at(-1)?.succeed();
+    await settle();
+    lease(all.model).release();
+    for (const delayMs of [0, 500, 1_000]) await crashAndRestart(all, delayMs);
+  });
+
+  it('has no better prospects because a request that a crash has cut off is over', async () => {
+    const all = await setUpReady();
+    const cutOff = lease(all.model);
+    for (const delayMs of [0, 500]) await crashAndRestart(all, delayMs);
+    cutOff.release();
+    for (const delayMs of [1_000, 2_000]) await crashAndRestart(all, delayMs);
+  });
+
+  it('has its delays from the beginning when it was up for 5 seconds', async () => {
+    const all = await setUpReady();
+    for (const delayMs of [0, 500, 1_000]) await crashAndRestart(all, delayMs);
+    all.starts.at(-1)?.succeed();
+    await vi.advanceTimersByTimeAsync(4_999);
+    for (const delayMs of [0, 500]) await crashAndRestart(all, delayMs);
+  });
+
+  it('is ready as long as one of its instances is alive', async () => {
+    const all = await setUpReady({ instances: 2 });
+    const { model, starts, states, nthStart } = all;
+    nthStart(0).host.crash();
+    await settle();
+    for (const delayMs of [500, 1_000, 2_000]) await crashAndRestart(all, delayMs);
+    starts.at(-1)?.succeed();
+    await settle();
+    starts.at(-1)?.host.crash();
+    await settle();
+    expect(model.state).toBe('READY');
+    expect(model.hosts).toEqual([nthStart(1).host]);
+    expect(lease(model).model).toBe(nthStart(1).host.computeFn);
+    expect(states).toEqual(['READY']);
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    starts.at(-1)?.succeed();
+    await settle();
+    expect(model.hosts).toHaveLength(2);
+    expect(lease(model).model).toBe(starts.at(-1)?.host.computeFn);
+  });
+
+  it('is not ready in between when it crashes in the moment of its start', async () => {
+    const { model, host, starts, states } = await setUpReady();
+    host.crash();
+    await settle();
+    starts[1]?.host.crash();
+    starts[1]?.succeed();
+    await settle();
+    expect(model.state).toBe('LOADING');
+    await vi.advanceTimersByTimeAsync(500);
+    starts[2]?.succeed();
+    await settle();
+    expect(states).toEqual(['READY', 'LOADING: MODEL_CRASHED', 'READY']);
+  });
+
+  it('may fail to start as well', async () => {
+    const { model, host, starts, states, crashes } = await setUpReady();
+    host.crash();
+    await settle();
+    starts[1]?.fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+    await vi.advanceTimersByTimeAsync(500);
+    expect(starts).toHaveLength(3);
+    expect(model.state).toBe('LOADING');
+    starts[2]?.succeed();
+    await settle();
+    expect(states).toEqual(['READY', 'LOADING: MODEL_CRASHED', 'READY']);
+    expect(crashes).toHaveLength(1);
   });
 });
 
 describe('whatever happens in whatever order', () => {
   type Command =
-    | { readonly type: 'acquire' | 'load' | 'start succeeds' | 'start fails' | 'crash' }
-    | { readonly type: 'abort a waiter' | 'release'; readonly which: number }
+    | { readonly type: 'lease' | 'start succeeds' | 'start fails' | 'retire' | 'resume' | 'wait' }
+    | { readonly type: 'crash' | 'release'; readonly which: number }
     | { readonly type: 'unload'; readonly graceMs: number }
     | { readonly type: 'time passes'; readonly ms: number };
 
   const which = fc.nat({ max: 3 });
-  const commandCount = { maxLength: 60, size: 'max' } as const;
+  const plain = fc.constantFrom('lease', 'start succeeds', 'start fails', 'retire', 'resume', 'wait');
   const command: fc.Arbitrary<Command> = fc.oneof(
-    { weight: 6, arbitrary: fc.record({ type: fc.constant('acquire' as const) }) },
-    { weight: 1, arbitrary: fc.record({ type: fc.constant('load' as const) }) },
-    { weight: 6, arbitrary: fc.record({ type: fc.constant('start succeeds' as const) }) },
-    { weight: 1, arbitrary: fc.record({ type: fc.constant('start fails' as const) }) },
-    { weight: 1, arbitrary: fc.record({ type: fc.constant('crash' as const) }) },
-    { weight: 1, arbitrary: fc.record({ type: fc.constant('abort a waiter' as const), which }) },
-    { weight: 5, arbitrary: fc.record({ type: fc.constant('release' as const), which }) },
+    { weight: 6, arbitrary: fc.record({ type: fc.constantFrom('lease' as const, 'start succeeds' as const) }) },
+    { weight: 2, arbitrary: fc.record({ type: plain as fc.Arbitrary<'wait'> }) },
+    { weight: 4, arbitrary: fc.record({ type: fc.constantFrom('crash' as const, 'release' as const), which }) },
     { weight: 1, arbitrary: fc.record({ type: fc.constant('unload' as const), graceMs: fc.constantFrom(0, 5, 50) }) },
-    { weight: 1, arbitrary: fc.record({ type: fc.constant('time passes' as const), ms: fc.constantFrom(1, 5, 100) }) },
+    {
+      weight: 3,
+      arbitrary: fc.record({ type: fc.constant('time passes' as const), ms: fc.constantFrom(1, 500, 5_000, 300_000) }),
+    },
   );
 
-  interface Waiter {
-    readonly controller: AbortController;
-    /** How it ended: `lease`, or the error's code; absent while it waits. */
-    outcome?: string;
-  }
-
-  /** Carries out commands, and knows what a model that is right must agree with. */
-  class Session {
-    readonly waiters: Waiter[] = [];
-    readonly #setUp: ReturnType<typeof setUp>;
-    readonly #handedOut = new Set<FakeHost>();
-    readonly #leases: ModelLease[] = [];
-    #unloadBegan = false;
-    #unloaded = false;
-    /** When the shortest patience of all that want the model unloaded ends. */
-    #patientUntilMs = Number.POSITIVE_INFINITY;
-
-    constructor(heedsSignal: boolean) {
-      this.#setUp = setUp({ heedsSignal });
-    }
-
-    get model(): ManagedModel {
-      return this.#setUp.model;
-    }
-
-    /** Starts that are under way. */
-    get starting(): Start[] {
-      return this.#setUp.starts.filter(({ settled }) => !settled);
-    }
-
-    get living(): FakeHost[] {
-      return [...this.#handedOut].filter(({ alive }) => alive);
-    }
-
-    get waiting(): Waiter[] {
-      return this.waiters.filter(({ outcome }) => outcome === undefined);
-    }
-
-    do(command: Command): void {
-      const [start] = this.starting;
-      switch (command.type) {
-        case 'acquire':
-          this.#acquire();
-          break;
-        case 'load':
-          this.model.load().catch(() => {});
-          break;
-        case 'start succeeds':
-          if (start) this.#handedOut.add(start.host);
-          start?.succeed();
-          break;
-        case 'start fails':
-          start?.fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
-          break;
-        case 'crash':
-          this.living[0]?.crash();
-          break;
-        case 'abort a waiter':
-          this.waiting[command.which]?.controller.abort(new ManagerError('SHUT_DOWN', 'the caller is gone'));
-          break;
-        case 'release':
-          this.#leases.splice(command.which, 1)[0]?.release();
-          break;
-        case 'unload':
-          this.#unload(command.graceMs);
-          break;
-        case 'time passes':
-          vi.advanceTimersByTime(command.ms);
-      }
-    }
-
-    check(): void {
-      const { model, starting, living } = this;
-      expect(starting.length + living.length, 'hosts at a time').toBeLessThanOrEqual(1);
-      expect(model.host, 'the host').toBe(living[0]);
-      expect(model.leases, 'leases').toBe(this.#leases.length);
-      for (const host of this.#handedOut) expect(host.stops, 'stops of one host').toBeLessThanOrEqual(1);
-      if (starting.length === 0) expect(this.waiting, 'who wait for nothing').toEqual([]);
-      expect(model.state).toBe(this.#state());
-    }
-
-    #state(): string {
-      const patient = Date.now() < this.#patientUntilMs;
-      if (this.#unloadBegan && this.starting.length === 0 && (this.#leases.length === 0 || !patient))
-        this.#unloaded = true;
-      if (this.#unloaded) return 'UNLOADED';
-      if (this.#unloadBegan) return 'DRAINING';
-      if (this.living.length > 0) return 'READY';
-      return this.starting.length > 0 || this.#setUp.starts.length === 0 ? 'LOADING' : 'FAILED';
-    }
-
-    #acquire(): void {
-      const waiter: Waiter = { controller: new AbortController() };
-      this.waiters.push(waiter);
-      void this.model.acquire(waiter.controller.signal).then(
-        (lease) => {
-          waiter.outcome = this.#unloadBegan ? 'a lease of a model that is being unloaded' : 'lease';
-          this.#leases.push(lease);
-        },
-        (error: ManagerError) => {
-          waiter.outcome = error.code;
-        },
-      );
-    }
-
-    #unload(graceMs: number): void {
-      this.#unloadBegan = true;
-      this.#patientUntilMs = Math.min(this.#patientUntilMs, Date.now() + graceMs);
-      void this.model.unload(graceMs).then(({ interrupted }) => {
-        if (Date.now() < this.#patientUntilMs) expect(interrupted, 'cut off before their time').toBe(0);
-      });
-    }
-  }
-
-  it('there is one host at a time, nobody gets an unloaded model or is forgotten, and nothing is left behind', async () => {
+  it('leases are on living hosts, nobody waits for ever, and nothing is left behind', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(command, commandCount), fc.boolean(), async (commands, heedsSignal) => {
-        const session = new Session(heedsSignal);
-        for (const next of commands) {
-          session.do(next);
-          await settle();
-          session.check();
-        }
-        const remaining: Command[] = [
-          { type: 'unload', graceMs: 0 },
-          { type: 'start succeeds' },
-          { type: 'time passes', ms: 1 },
-        ];
-        for (const next of remaining) {
-          session.do(next);
-          await settle();
-        }
-        session.check();
-        expect(session.model.state).toBe('UNLOADED');
-        expect(session.living).toEqual([]);
-        expect(session.starting).toEqual([]);
-        expect(session.waiting).toEqual([]);
-        const outcomes = new Set(session.waiters.map(({ outcome }) => outcome));
-        expect(['lease', 'MODEL_LOAD_FAILED', 'MODEL_DRAINING', 'SHUT_DOWN']).toEqual(
-          expect.arrayContaining([...outcomes]),
-        );
-        expect(vi.getTimerCount()).toBe(0);
-      }),
+      fc.asyncProperty(
+        fc.array(command, { maxLength: 60, size: 'max' }),
+        fc.integer({ min: 1, max: 3 }),
+        fc.boolean(),
+        async (commands, instances, heedsSignal) => {
+          const { model, starts, states } = setUp({ instances, heedsSignal });
+          const handedOut = new Set<FakeHost>();
+          const leases: ModelLease[] = [];
+          let waiting = 0;
+          let retired = false;
+          let unloadBegan = false;
+          const follow = (work: Promise<unknown>) => {
+            waiting++;
+            work.then(
+              () => waiting--,
+              () => waiting--,
+            );
+          };
+          const perform = (next: Command) => {
+            const start = starts.find(({ settled }) => !settled);
+            const living = [...handedOut].filter(({ alive }) => alive);
+            switch (next.type) {
+              case 'lease': {
+                const given = model.tryLease();
+                if (!given) break;
+                leases.push(given);
+                expect(retired || unloadBegan, 'a lease of a model that is to go').toBe(false);
+                expect(living.map(({ computeFn }) => computeFn)).toContain(given.model);
+                break;
+              }
+              case 'start succeeds':
+                if (start) handedOut.add(start.host);
+                start?.succeed();
+                break;
+              case 'start fails':
+                start?.fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+                break;
+              case 'crash':
+                living[next.which]?.crash();
+                break;
+              case 'release':
+                leases.splice(next.which, 1)[0]?.release();
+                break;
+              case 'retire':
+                retired = true;
+                model.retire();
+                break;
+              case 'resume':
+                retired = false;
+                model.resume();
+                break;
+              case 'wait':
+                follow(model.whenReady());
+                break;
+              case 'unload':
+                unloadBegan = true;
+                follow(model.unload(next.graceMs));
+                break;
+              case 'time passes':
+                vi.advanceTimersByTime(next.ms);
+            }
+          };
+          follow(model.load());
+          for (const next of commands) {
+            perform(next);
+            await settle();
+            const living = [...handedOut].filter(({ alive }) => alive);
+            expect(living.length + starts.filter(({ settled }) => !settled).length).toBeLessThanOrEqual(instances);
+            expect(new Set(model.hosts)).toEqual(new Set(living));
+            expect(model.leases).toBe(leases.length);
+            if (model.state === 'READY') expect(living).not.toEqual([]);
+            if (model.state === 'FAILED' || model.state === 'UNLOADED') expect(living).toEqual([]);
+          }
+          perform({ type: 'unload', graceMs: 0 });
+          vi.advanceTimersByTime(0);
+          while (starts.some(({ settled }) => !settled)) {
+            perform({ type: 'start succeeds' });
+            await settle();
+          }
+          await vi.advanceTimersByTimeAsync(2 * COOL_DOWN_MS);
+          expect(model.state).toBe('UNLOADED');
+          expect(states.at(-1)).toBe('UNLOADED');
+          expect(states.filter((state, index) => state === states[index - 1])).toEqual([]);
+          expect([...handedOut].filter(({ alive, stops }) => alive || stops > 1)).toEqual([]);
+          expect(waiting).toBe(0);
+          expect(vi.getTimerCount()).toBe(0);
+        },
+      ),
       { numRuns: 300 },
     );
   });

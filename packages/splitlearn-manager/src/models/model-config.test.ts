@@ -16,7 +16,10 @@ function failure(config: unknown): ManagerError {
 describe('a model configuration', () => {
   it('is filled in with defaults, and a string stands for its source', () => {
     const isolation = process.platform === 'win32' ? 'thread' : 'process';
-    const resolved = { source: 'tiny-gpt2', isolation, maxQueue: 256 };
+    const resolved = {
+      ...{ source: 'tiny-gpt2', isolation, maxQueue: 256 },
+      ...{ device: 'auto', instances: 1, pinned: false, warmup: true },
+    };
     expect(parseModelConfig('tiny-gpt2')).toEqual(resolved);
     expect(parseModelConfig({ source: 'tiny-gpt2' })).toEqual(resolved);
   });
@@ -25,14 +28,32 @@ describe('a model configuration', () => {
     const config = {
       modelId: 'm',
       source: './m',
+      revision: 'main',
       file: 'a.onnx',
+      dtype: 'q4',
       engine: 'onnx',
+      task: 'text-generation',
+      device: 'cuda:1',
+      address: 'gpu-box:50051',
       isolation: 'thread',
       threads: 3,
+      instances: 64,
+      maxMemoryBytes: 1,
+      keepAliveMs: 0,
+      pinned: true,
+      warmup: false,
       maxQueue: 0,
     } as const;
     expect(parseModelConfig(config)).toEqual(config);
     expect(ModelConfig.parse(config)).toEqual(config);
+  });
+
+  it.each(['auto', 'cpu', 'cuda', 'cuda:0', 'cuda:12', 'coreml', 'dml', 'webgpu'])('takes the device %s', (device) => {
+    expect(parseModelConfig({ source: 'x', device }).device).toBe(device);
+  });
+
+  it.each(['fp32', 'fp16', 'q8', 'int8', 'uint8', 'q4', 'q4f16', 'bnb4'] as const)('takes the dtype %s', (dtype) => {
+    expect(parseModelConfig({ source: 'x', dtype }).dtype).toBe(dtype);
   });
 
   it.each([
@@ -48,6 +69,22 @@ describe('a model configuration', () => {
     { field: 'threads', config: { source: 'x', threads: 0 } },
     { field: 'threads', config: { source: 'x', threads: 1.5 } },
     { field: 'threads', config: { source: 'x', threads: 257 } },
+    { field: 'revision', config: { source: 'x', revision: '' } },
+    { field: 'dtype', config: { source: 'x', dtype: 'fp8' } },
+    { field: 'task', config: { source: 'x', task: '' } },
+    { field: 'device', config: { source: 'x', device: 'cuda:' } },
+    { field: 'device', config: { source: 'x', device: 'gpu' } },
+    { field: 'device', config: { source: 'x', device: ' cpu' } },
+    { field: 'address', config: { source: 'x', address: '' } },
+    { field: 'instances', config: { source: 'x', instances: 0 } },
+    { field: 'instances', config: { source: 'x', instances: 65 } },
+    { field: 'instances', config: { source: 'x', instances: 1.5 } },
+    { field: 'maxMemoryBytes', config: { source: 'x', maxMemoryBytes: 0 } },
+    { field: 'maxMemoryBytes', config: { source: 'x', maxMemoryBytes: '1 GiB' } },
+    { field: 'keepAliveMs', config: { source: 'x', keepAliveMs: -1 } },
+    { field: 'keepAliveMs', config: { source: 'x', keepAliveMs: Number.POSITIVE_INFINITY } },
+    { field: 'pinned', config: { source: 'x', pinned: 'yes' } },
+    { field: 'warmup', config: { source: 'x', warmup: 1 } },
     { field: 'maxQueue', config: { source: 'x', maxQueue: -1 } },
     { field: 'maxQueue', config: { source: 'x', maxQueue: Number.NaN } },
     { field: 'maxQueue', config: { source: 'x', maxQueue: '5' } },

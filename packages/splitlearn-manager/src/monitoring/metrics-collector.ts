@@ -46,6 +46,13 @@ export class MetricsCollector {
     registers: [this.#registry],
   });
 
+  readonly #evictions = new Counter({
+    name: 'splitlearn_model_evictions_total',
+    help: 'Models that were evicted, by reason.',
+    labelNames: ['model', 'reason'],
+    registers: [this.#registry],
+  });
+
   /** Runs one request of a model and records how it went. */
   async measure<T>(modelId: string, request: () => Promise<T>): Promise<T> {
     const startedMs = performance.now();
@@ -86,6 +93,10 @@ export class MetricsCollector {
 
   recordModelUnload(modelId: string): void {
     this.#unloads.inc({ model: modelId });
+  }
+
+  recordEviction(modelId: string, reason: string): void {
+    this.#evictions.inc({ model: modelId, reason });
   }
 
   getStatistics(): ManagerStatistics {

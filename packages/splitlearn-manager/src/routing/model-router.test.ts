@@ -3,7 +3,7 @@ import { ManagerError } from '../errors.js';
 import { ModelRouter } from './model-router.js';
 
 function router(...modelIds: string[]): ModelRouter {
-  return new ModelRouter({ modelManager: { listModels: () => modelIds.map((modelId) => ({ modelId })) } });
+  return new ModelRouter({ modelManager: { modelIds: () => modelIds } });
 }
 
 function failure(work: () => unknown): ManagerError {

@@ -3,7 +3,7 @@ import { ManagerError } from '../errors.js';
 
 export interface ModelRouterOptions {
   /** Whose models requests are routed to. */
-  readonly modelManager: { listModels(): readonly { readonly modelId: string }[] };
+  readonly modelManager: { modelIds(): readonly string[] };
 }
 
 /** Decides which model a request is for. */
@@ -23,7 +23,7 @@ export class ModelRouter {
    */
   routeToModel(request: Pick<ComputeRequest, 'model'> = {}): string {
     if (request.model) return request.model;
-    const [only, ...others] = this.#modelManager.listModels().map(({ modelId }) => modelId);
+    const [only, ...others] = this.#modelManager.modelIds();
     if (only === undefined) {
       throw new ManagerError('MODEL_NOT_FOUND', 'no model is loaded here yet; load one with loadModel()');
     }

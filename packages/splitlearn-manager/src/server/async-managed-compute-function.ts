@@ -32,9 +32,13 @@ export class AsyncManagedComputeFunction implements ComputeFunction {
 
   async compute(request: ComputeRequest, context: CallContext): Promise<ComputeResponse> {
     const modelId = this.#router.routeToModel(request);
-    await using lease = await this.#modelManager.acquire(modelId, context);
-    const response = await this.#metrics.measure(modelId, () => lease.model.compute(request, context));
-    return { ...response, model: modelId };
+    const lease = await this.#modelManager.acquire(modelId, context);
+    try {
+      const { outputs, timing } = await this.#metrics.measure(modelId, () => lease.model.compute(request, context));
+      return timing ? { model: modelId, outputs, timing } : { model: modelId, outputs };
+    } finally {
+      lease.release();
+    }
   }
 
   /** A session stays with the model that its first request is for, and holds it until it ends. */

@@ -1,11 +1,8 @@
 import { AsyncGRPCComputeServer, type CallStatistics, type Logger, type StopOptions } from '@splitlearn/comm';
-import {
-  AsyncModelManager,
-  type ManagedModelInfo,
-  type UnloadOptions,
-  type UnloadReport,
-} from '../models/async-model-manager.js';
+import { ManagerError } from '../errors.js';
+import { AsyncModelManager, type UnloadOptions, type UnloadReport } from '../models/async-model-manager.js';
 import type { ModelConfig } from '../models/model-config.js';
+import type { ManagedModelInfo } from '../models/model-info.js';
 import { MetricsCollector, type ModelStatistics } from '../monitoring/metrics-collector.js';
 import { ResourceManager, type ResourceUsage } from '../resources/resource-manager.js';
 import { ModelRouter } from '../routing/model-router.js';
@@ -41,17 +38,22 @@ export class AsyncManagedServer {
 
   /** @throws ManagerError `INVALID_CONFIG`. */
   constructor({ config = {}, models = [], logger = console }: AsyncManagedServerOptions = {}) {
-    const { host, port, maxMessageLength, maxModels, maxMemoryPercent, memoryLimitBytes } = parseServerConfig(config);
+    const { host, port, maxMessageLength, maxModels, maxMemoryPercent, memoryLimitBytes, ...rest } =
+      parseServerConfig(config);
     const memory = { maxMemoryPercent, ...(memoryLimitBytes !== undefined && { memoryLimitBytes }) };
     this.resourceManager = new ResourceManager({ ...memory, plannedModels: models.length });
     const { resourceManager, metrics } = this;
-    this.modelManager = new AsyncModelManager({ resourceManager, metrics, maxModels, maxMessageLength, logger });
+    const { lockfile: path, frozen } = rest;
+    this.modelManager = new AsyncModelManager({
+      ...{ resourceManager, metrics, maxModels, maxMessageLength, logger },
+      ...(path !== undefined && { lockfile: { path, frozen } }),
+    });
     const { modelManager } = this;
     const router = new ModelRouter({ modelManager });
     const managed = new AsyncManagedComputeFunction({ router, modelManager, metrics });
     const computeFn = {
       setup: async () => {
-        await loadAll(modelManager, models);
+        await loadAll(modelManager, models, logger);
       },
       compute: managed.compute.bind(managed),
       stream: managed.stream.bind(managed),
@@ -109,11 +111,34 @@ export class AsyncManagedServer {
   }
 }
 
-/** Loads all models side by side. When one fails, those that were loaded are unloaded again. */
-async function loadAll(modelManager: AsyncModelManager, models: readonly (string | ModelConfig)[]): Promise<void> {
-  const results = await Promise.allSettled(models.map((model) => modelManager.loadModel(model)));
+/**
+ * Loads all models side by side, as far as they fit: the first request for one that is left loads it, in the place of
+ * others. When one cannot be loaded for any other reason, those that were are unloaded again.
+ */
+async function loadAll(
+  modelManager: AsyncModelManager,
+  models: readonly (string | ModelConfig)[],
+  logger: Logger,
+): Promise<void> {
+  const results = await Promise.allSettled(models.map((model) => loadOrLeave(modelManager, model, logger)));
   const failed = results.find((result) => result.status === 'rejected');
   if (!failed) return;
   await modelManager.shutdown({ graceMs: 0 });
   throw failed.reason;
+}
+
+async function loadOrLeave(
+  modelManager: AsyncModelManager,
+  model: string | ModelConfig,
+  logger: Logger,
+): Promise<void> {
+  const { modelId } = await modelManager.registerModel(model);
+  try {
+    await modelManager.loadModel(model, { evict: false });
+  } catch (error) {
+    const full = error instanceof ManagerError && ['INSUFFICIENT_MEMORY', 'TOO_MANY_MODELS'].includes(error.code);
+    // Where it would not fit even alone, it is better to know that now.
+    if (!full || !(await modelManager.plan(model)).fits) throw error;
+    logger.warn(`model '${modelId}' is loaded when it is asked for: ${error.message}`);
+  }
 }

@@ -20,6 +20,7 @@ describe('a server configuration', () => {
       maxMessageLength: 64 * 1024 * 1024,
       maxModels: 16,
       maxMemoryPercent: 80,
+      frozen: false,
     });
   });
 
@@ -31,6 +32,8 @@ describe('a server configuration', () => {
       maxModels: 1,
       maxMemoryPercent: 12.5,
       memoryLimitBytes: 1,
+      lockfile: 'splitlearn.lock',
+      frozen: true,
     };
     expect(parseServerConfig(config)).toEqual(config);
   });
@@ -47,6 +50,7 @@ describe('a server configuration', () => {
     { field: 'maxMemoryPercent', config: { maxMemoryPercent: 101 } },
     { field: 'memoryLimitBytes', config: { memoryLimitBytes: 0 } },
     { field: 'memoryLimitBytes', config: { memoryLimitBytes: Number.POSITIVE_INFINITY } },
+    { field: 'frozen', config: { frozen: true } },
     { field: 'maxModel', config: { maxModel: 3 } },
   ])('is refused with the name of the field: $field of $config', ({ field, config }) => {
     const error = failure(config);

@@ -2,23 +2,32 @@ import { z } from 'zod';
 import { parseConfig } from '../config.js';
 
 /** Where a managed server listens, and how much it may use. */
-export const ServerConfig = z.strictObject({
-  /** The address to listen on. Default `127.0.0.1`: this machine only. */
-  host: z.string().min(1).default('127.0.0.1'),
-  /** The port to listen on; 0 for any that is free. Default 50051. */
-  port: z.int().min(0).max(65535).default(50051),
-  /** The largest request or response, in bytes. Default 64 MiB. */
-  maxMessageLength: z
-    .int()
-    .min(1024)
-    .default(64 * 1024 * 1024),
-  /** How many models may be loaded at once. Default 16. */
-  maxModels: z.int().min(1).default(16),
-  /** How much of the machine's memory the models may take, in percent. Default 80. */
-  maxMemoryPercent: z.number().positive().max(100).default(80),
-  /** How much memory the models may take, in bytes. Default: what `maxMemoryPercent` says. */
-  memoryLimitBytes: z.int().positive().optional(),
-});
+export const ServerConfig = z
+  .strictObject({
+    /** The address to listen on. Default `127.0.0.1`: this machine only. */
+    host: z.string().min(1).default('127.0.0.1'),
+    /** The port to listen on; 0 for any that is free. Default 50051. */
+    port: z.int().min(0).max(65535).default(50051),
+    /** The largest request or response, in bytes. Default 64 MiB. */
+    maxMessageLength: z
+      .int()
+      .min(1024)
+      .default(64 * 1024 * 1024),
+    /** How many models may be loaded at once. Default 16. */
+    maxModels: z.int().min(1).default(16),
+    /** How much of the machine's memory the models may take, in percent. Default 80. */
+    maxMemoryPercent: z.number().positive().max(100).default(80),
+    /** How much memory the models may take, in bytes. Default: what `maxMemoryPercent` says. */
+    memoryLimitBytes: z.int().positive().optional(),
+    /** The path of a lockfile that holds the models to the files they had when they were first used. Default: none. */
+    lockfile: z.string().min(1).optional(),
+    /** Refuses models that are not in the lockfile, or have other files. Default false. */
+    frozen: z.boolean().default(false),
+  })
+  .refine(({ lockfile, frozen }) => lockfile !== undefined || !frozen, {
+    message: 'needs a lockfile',
+    path: ['frozen'],
+  });
 
 /** A server's configuration as it is written: whatever has a default may be left out. */
 export type ServerConfig = z.input<typeof ServerConfig>;

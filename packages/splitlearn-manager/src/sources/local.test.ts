@@ -4,7 +4,8 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManagerError } from '../errors.js';
 import { type ModelConfig, parseModelConfig } from '../models/model-config.js';
-import { type LocatedModel, locateModel } from './local.js';
+import type { LocatedModel } from './local.js';
+import { locateModel } from './locate.js';
 
 let root: string;
 beforeEach(() => {
@@ -190,5 +191,32 @@ describe('a name', () => {
 
   it('of something that is neither file nor folder is refused', async () => {
     expect((await failure('/dev/null')).code).toBe('SOURCE_INVALID');
+  });
+});
+
+describe('a JavaScript file', () => {
+  it.each(['echo.js', 'echo.mjs', 'echo.cjs'])('%s is the model itself', async (name) => {
+    write({ [name]: 5, 'tokenizer.json': 1 });
+    const file = join(root, name);
+    expect(await locate(file)).toEqual({ modelId: 'echo', engine: 'module', folder: root, file, fileBytes: 5 });
+  });
+
+  it('may be named inside a folder', async () => {
+    write({ 'm/echo.mjs': 5, 'm/model.onnx': 1 });
+    expect(await locate({ source: join(root, 'm'), file: 'echo.mjs' })).toMatchObject({
+      modelId: 'm',
+      engine: 'module',
+    });
+  });
+});
+
+describe('the type of the weights', () => {
+  it('chooses among the files of a folder', async () => {
+    write({ 'm/onnx/model.onnx': 1, 'm/onnx/model_quantized.onnx': 2, 'm/onnx/model_quantized.onnx_data': 3 });
+    const source = join(root, 'm');
+    expect(await locate({ source, dtype: 'q8' })).toMatchObject({
+      ...{ file: join(root, 'm/onnx/model_quantized.onnx'), fileBytes: 5 },
+    });
+    expect((await failure({ source, dtype: 'fp16' })).message).toContain("'fp16'");
   });
 });

@@ -1,8 +1,11 @@
-import { readdir, realpath, stat } from 'node:fs/promises';
+import { lstat, readdir, realpath, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { ManagerError } from '../errors.js';
 import type { ResolvedModelConfig } from '../models/model-config.js';
 import { CATALOG } from './catalog.js';
+import { type ChosenFiles, chooseFiles, isJavaScript } from './file-choice.js';
+import { isSharedBlob } from './hub/repository-paths.js';
 
 /** A model that has been found on disk. */
 export interface LocatedModel {
@@ -10,25 +13,39 @@ export interface LocatedModel {
   readonly engine: 'onnx' | 'transformers' | 'module';
   /** Absolute path of the model's folder. */
   readonly folder: string;
-  /** Absolute path of the ONNX file. */
+  /** Absolute path of the ONNX or JavaScript file. */
   readonly file: string;
-  /** Size of the ONNX file and its external data, in bytes. */
+  /** Size of that file and its external data, in bytes. */
   readonly fileBytes: number;
+  /** What a model of the catalogue does, by the task's name in transformers.js; the configuration may say otherwise. */
+  readonly task?: string;
   /** The commit that its files are of, where it is from the hub. */
   readonly revision?: string;
   /** One sha256 over those of all its files, where they are known: see lockfile.ts. */
   readonly digest?: string;
 }
 
+/** A model on disk, and which of the files in its folder it is made of. */
+export interface LocalModel {
+  readonly located: LocatedModel;
+  /** All files that the engine reads, relative to the folder, with `/`. */
+  readonly files: readonly string[];
+}
+
+/** The absolute path that a source means, `~` being the home of whoever runs the program. */
+export function pathOf(source: string, home = homedir()): string {
+  return /^~($|[/\\])/.test(source) ? join(home, source.slice(1)) : resolve(source);
+}
+
 /**
- * Finds a model's files.
+ * Finds a model's files in a folder or as a single file.
  *
+ * @param path absolute.
  * @throws ManagerError `SOURCE_NOT_FOUND` when nothing is there; `SOURCE_INVALID` when what is there is no model, or
- * the file is outside the source's folder.
+ * a file is outside the source's folder.
  */
-export async function locateModel(config: ResolvedModelConfig): Promise<LocatedModel> {
+export async function locateLocal(config: ResolvedModelConfig, path: string): Promise<LocalModel> {
   const { source } = config;
-  const path = Object.hasOwn(CATALOG, source) ? (CATALOG[source] as string) : resolve(source);
   const found = await stat(path).catch(() => undefined);
   if (!found) throw notFound(source, path);
   if (found.isFile() && config.file !== undefined) {
@@ -38,36 +55,56 @@ export async function locateModel(config: ResolvedModelConfig): Promise<LocatedM
     );
   }
   const folder = await realpath(found.isFile() ? dirname(path) : path);
-  const file = found.isFile() ? join(folder, basename(path)) : await findFile(folder, config.file, source);
-  const engine = config.engine ?? (found.isDirectory() && (await hasTokenizer(folder)) ? 'transformers' : 'onnx');
-  const modelId = config.modelId ?? (Object.hasOwn(CATALOG, source) ? source : basename(path).replace(/\.onnx$/, ''));
-  return { modelId, engine, folder, file, fileBytes: await sizeWithExternalData(file) };
+  const chosen = found.isFile()
+    ? await chooseSingle(folder, basename(path), config)
+    : await chooseInside(folder, [rootOf(folder), await realpath(rootOf(path))], config);
+  const file = join(folder, chosen.file);
+  const modelId = config.modelId ?? basename(path).replace(/\.(onnx|[cm]?js)$/, '');
+  const fileBytes = await sizeWithExternalData(file);
+  return { located: { modelId, engine: chosen.engine, folder, file, fileBytes }, files: chosen.files };
 }
 
-async function findFile(folder: string, wanted: string | undefined, source: string): Promise<string> {
-  if (wanted !== undefined) return fileInside(folder, wanted, source);
-  const files = await onnxFiles(folder);
-  const usual = [join('onnx', 'model.onnx'), 'model.onnx'].find((name) => files.includes(name));
-  const [only] = files;
-  if (usual !== undefined) return fileInside(folder, usual, source);
-  if (only !== undefined && files.length === 1) return fileInside(folder, only, source);
-  if (only !== undefined) throw invalid(source, `it has several ONNX files; name one with 'file': ${files.join(', ')}`);
-  throw invalid(source, "there is no ONNX file in it or in its folder 'onnx'; download or export the model once more");
+/** A file that is named as the source is taken as it is; what lies beside it matters to the engine alone. */
+async function chooseSingle(folder: string, name: string, config: ResolvedModelConfig): Promise<ChosenFiles> {
+  const engine = config.engine ?? (isJavaScript(name) ? 'module' : 'onnx');
+  return chooseFiles([...new Set([name, ...(await filesIn(folder))])], { source: config.source, file: name, engine });
 }
 
-/** The path of a file that neither '..' nor a symbolic link leads out of the source to. */
-async function fileInside(folder: string, name: string, source: string): Promise<string> {
-  const file = join(folder, name);
-  const target = await realpath(file).catch(() => undefined);
+/** @param roots what belongs to the source, as seen from where the folder really is, and from where it was looked for. */
+async function chooseInside(
+  folder: string,
+  roots: readonly string[],
+  config: ResolvedModelConfig,
+): Promise<ChosenFiles> {
+  if (config.file !== undefined) await assertInside(folder, roots, config.file, config.source);
+  const listed = await filesIn(folder);
+  const named = config.file === undefined ? [] : [config.file.split(sep).join('/')];
+  const chosen = chooseFiles([...new Set([...listed, ...named])], {
+    source: config.source,
+    ...(named[0] !== undefined && { file: named[0] }),
+    ...(config.dtype !== undefined && { dtype: config.dtype }),
+    ...(config.engine !== undefined && { engine: config.engine }),
+  });
+  for (const file of chosen.files) await assertInside(folder, roots, file, config.source);
+  return chosen;
+}
+
+/** Refuses a file that `..` or a symbolic link leads out of the source to, and one that is not there. */
+async function assertInside(folder: string, roots: readonly string[], name: string, source: string): Promise<void> {
+  const target = await realpath(join(folder, name)).catch(() => undefined);
   if (!target || !(await stat(target)).isFile()) {
-    const files = (await onnxFiles(folder)).join(', ') || 'none';
+    const files = (await filesIn(folder)).filter((file) => file.endsWith('.onnx')).join(', ') || 'none';
     throw invalid(source, `it has no file '${name}'; its ONNX files are: ${files}`);
   }
-  const way = relative(rootOf(folder), target);
-  if (way.split(sep)[0] === '..' || isAbsolute(way) || !join(folder, name).startsWith(folder + sep)) {
+  if (!roots.some((root) => belongsTo(root, target)) || !join(folder, name).startsWith(folder + sep)) {
     throw invalid(source, `its file '${name}' lies outside of it; copy the file into the folder`);
   }
-  return file;
+}
+
+function belongsTo(root: string, target: string): boolean {
+  const way = relative(root, target);
+  const isBelow = way.split(sep)[0] !== '..' && !isAbsolute(way);
+  return isBelow || (basename(root).startsWith('models--') && isSharedBlob(dirname(root), target));
 }
 
 /**
@@ -79,20 +116,23 @@ function rootOf(folder: string): string {
   return basename(dirname(folder)) === 'snapshots' && basename(repository).startsWith('models--') ? repository : folder;
 }
 
-async function hasTokenizer(folder: string): Promise<boolean> {
-  return (await stat(join(folder, 'tokenizer.json')).catch(() => undefined)) !== undefined;
-}
-
-async function onnxFiles(folder: string): Promise<string[]> {
+/** What lies in the folder and in its folder `onnx`, links included wherever they lead. */
+async function filesIn(folder: string): Promise<string[]> {
   const names = await Promise.all(
-    ['', 'onnx'].map(async (part) =>
-      (await readdir(join(folder, part)).catch(() => [])).map((name) => join(part, name)),
+    ['', 'onnx/'].map(async (part) => (await readdir(join(folder, part)).catch(() => [])).map((name) => part + name)),
+  );
+  const found = names.flat().sort();
+  const isFolder = await Promise.all(
+    found.map((name) =>
+      lstat(join(folder, name)).then(
+        (stats) => stats.isDirectory(),
+        () => true,
+      ),
     ),
   );
-  return names.flat().filter((name) => name.endsWith('.onnx'));
+  return found.filter((_, index) => !isFolder[index]);
 }
 
-/** External data lies beside the file under the file's own name and an ending, by the exporters' convention. */
 async function sizeWithExternalData(file: string): Promise<number> {
   const names = (await readdir(dirname(file))).filter((name) => name.startsWith(basename(file)));
   const found = await Promise.all(names.map((name) => stat(join(dirname(file), name)).catch(() => undefined)));
@@ -102,8 +142,9 @@ async function sizeWithExternalData(file: string): Promise<number> {
 function notFound(source: string, path: string): ManagerError {
   return new ManagerError(
     'SOURCE_NOT_FOUND',
-    `there is no model '${source}': it is no name of the catalogue (${Object.keys(CATALOG).join(', ')}), and there is ` +
-      `no file or folder ${path}; check the spelling, or give the path of an ONNX file or of a model's folder`,
+    `there is no model '${source}': it is no name of the catalogue (${[...CATALOG.keys()].join(', ')}), no repository ` +
+      `of the hub (org/name), and there is no file or folder ${path}; check the spelling, or give the path of an ONNX ` +
+      `file or of a model's folder`,
   );
 }
 

@@ -49,8 +49,6 @@ function misbehave(fault) {
       return process.once('message', () => process.exit(3));
     case 'dies when it is ready':
       return onceSent('ready', die);
-    case 'dies when it is asked for its memory':
-      return onSend('memory', die);
     case 'never gets ready':
       return onSend('ready', () => say('never gets ready'));
     case 'talks all the time': {

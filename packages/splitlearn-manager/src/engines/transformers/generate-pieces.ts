@@ -9,6 +9,7 @@ import {
   Tensor,
 } from '@xenova/transformers';
 import { ManagerError } from '../../errors.js';
+import { isOutOfMemory } from '../onnx-errors.js';
 import type { GenerationOptions } from './generation-options.js';
 import { sampleToken } from './sample-token.js';
 import type { TextPiece, TextPieces } from './text-pieces.js';
@@ -27,7 +28,8 @@ export interface Generation {
  * Continues a prompt and yields a piece for every token as soon as there is one. The model runs on while a piece is
  * looked at; a consumer that stops early, like an aborted signal, ends it within one token.
  *
- * @throws The signal's `reason` when it is aborted; ManagerError `INFERENCE_FAILED` when the runtime fails.
+ * @throws The signal's `reason` when it is aborted; ManagerError `INSUFFICIENT_MEMORY` when memory ran out, and
+ * `INFERENCE_FAILED` when the runtime fails otherwise.
  */
 export async function* generatePieces(model: PreTrainedModel, generation: Generation): AsyncGenerator<TextPiece> {
   const { prompt, options, pieces, signal } = generation;
@@ -53,6 +55,9 @@ export async function* generatePieces(model: PreTrainedModel, generation: Genera
       stopping_criteria: new EveryToken(visit),
     })
     .catch((cause: unknown) => {
+      if (isOutOfMemory(cause)) {
+        throw new ManagerError('INSUFFICIENT_MEMORY', `The model ran out of memory: ${String(cause)}`, { cause });
+      }
       throw new ManagerError('INFERENCE_FAILED', `The model cannot be run on this text: ${String(cause)}`, { cause });
     })
     .finally(() => {

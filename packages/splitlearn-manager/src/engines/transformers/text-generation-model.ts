@@ -102,6 +102,18 @@ export class TextGenerationModel implements Model {
     }
   }
 
+  /** Generates one token, so that the first request does not pay for what only a first run does. */
+  async warmUp(): Promise<void> {
+    const call = {
+      parameters: { maxNewTokens: 1 },
+      outputs: [],
+      signal: new AbortController().signal,
+      requestId: 'warm-up',
+    };
+    // A text that the model cannot continue is no fault, and says nothing of the requests to come.
+    await this.run({ text: tensor('a') }, call).catch(() => {});
+  }
+
   /** Releases the ONNX session. */
   async dispose(): Promise<void> {
     await this.#model.dispose();

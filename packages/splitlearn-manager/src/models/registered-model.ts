@@ -1,0 +1,185 @@
+import { ManagerError } from '../errors.js';
+import type { LocatedModel } from '../sources/local.js';
+import type { ModelLease } from './lease.js';
+import type { ManagedModel } from './managed-model.js';
+import type { ResolvedModelConfig } from './model-config.js';
+import type { ModelState } from './model-state.js';
+
+/** Someone who wants a lease and has to wait for it. */
+interface Waiter {
+  resolve(lease: ModelLease): void;
+  reject(reason: unknown): void;
+  readonly signal: AbortSignal | undefined;
+  readonly giveUp: () => void;
+}
+
+/** Ends a load that has not begun yet. It reaches only who asks again at that moment, and then it is begun anew. */
+const UNWANTED = new ManagerError('MODEL_DRAINING', 'nobody waits for the model any more');
+
+export interface RegisteredModelOptions {
+  /** How many models were given before. */
+  readonly order: number;
+  readonly config: ResolvedModelConfig;
+  readonly located: LocatedModel;
+  /** Brings the model up; `signal` is aborted when nobody wants it any more, before it has begun. */
+  readonly bringUp: (evict: boolean, signal: AbortSignal) => Promise<void>;
+}
+
+/** A model that the manager knows, loaded or not: its lives, one after the other, and who waits for the next. */
+export class RegisteredModel {
+  readonly modelId: string;
+  readonly order: number;
+  readonly config: ResolvedModelConfig;
+  located: LocatedModel;
+  /** Absent while the model is not loaded. */
+  life: ManagedModel | undefined;
+  /** The life that is to take the place of the present one. */
+  next: ManagedModel | undefined;
+  /** How often it was loaded. */
+  loads = 0;
+  /** When it was last asked for, in milliseconds since the epoch. */
+  lastUsedAtMs = Date.now();
+  /** Why it could not be loaded the last time, or crashes. */
+  failure: ManagerError | undefined;
+  /** The life that was replaced, while it still has requests. */
+  previous: ManagedModel | undefined;
+  /** Set while a life begins: for the first time, or to take the place of the present one. Never rejects. */
+  starting: Promise<void> | undefined;
+  /** Set while it is being reloaded. */
+  reloading: Promise<void> | undefined;
+  /** Set while it is being evicted. Never rejects. */
+  evicting: Promise<void> | undefined;
+  /** It is being unloaded for good, and this is what whoever asks for it is told. */
+  removal: ManagerError | undefined;
+  /** Resolves when that is over. */
+  removed: Promise<void> | undefined;
+  /** Until it has been idle for long enough to be unloaded. */
+  idleTimer: NodeJS.Timeout | undefined;
+  readonly #bringUp: RegisteredModelOptions['bringUp'];
+  readonly #waiters = new Set<Waiter>();
+  #loading: Promise<void> | undefined;
+  #unwanted = new AbortController();
+  /** Loads that were asked for as such, and not for a request. */
+  #wanted = 0;
+
+  constructor({ order, config, located, bringUp }: RegisteredModelOptions) {
+    this.modelId = located.modelId;
+    this.order = order;
+    this.config = config;
+    this.located = located;
+    this.#bringUp = bringUp;
+  }
+
+  get state(): ModelState {
+    if (this.removal) return 'DRAINING';
+    if (this.life) return this.life.state;
+    if (this.#loading) return 'LOADING';
+    return this.failure ? 'FAILED' : 'UNLOADED';
+  }
+
+  /** All its lives: while it is reloaded, it has two. */
+  get lives(): ManagedModel[] {
+    return [this.life, this.next, this.previous].flatMap((life) => life ?? []);
+  }
+
+  /** What they take together, in bytes. */
+  get memoryBytes(): number {
+    return this.lives.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0);
+  }
+
+  /** Whether requests use it or wait for it. */
+  get busy(): boolean {
+    return (this.life?.leases ?? 0) > 0 || this.#waiters.size > 0 || this.starting !== undefined;
+  }
+
+  /** Resolves when no life of it begins and it is not being evicted. */
+  async settled(): Promise<void> {
+    while (this.starting || this.evicting) await Promise.all([this.starting, this.evicting]);
+  }
+
+  /** A lease, where there is one to be had at once. */
+  lease(): ModelLease | undefined {
+    this.lastUsedAtMs = Date.now();
+    return this.life?.tryLease();
+  }
+
+  /** A lease, at once or when the model is there. Whoever came first is served first. */
+  async acquire(signal?: AbortSignal): Promise<ModelLease> {
+    signal?.throwIfAborted();
+    const lease = this.lease();
+    if (lease) return lease;
+    if (this.removal) throw this.removal;
+    return new Promise<ModelLease>((resolve, reject) => {
+      const giveUp = () => {
+        this.#leave(waiter);
+        reject(signal?.reason);
+      };
+      const waiter: Waiter = { resolve, reject, signal, giveUp };
+      signal?.addEventListener('abort', giveUp);
+      this.#waiters.add(waiter);
+      void this.#serveWaiters();
+    });
+  }
+
+  /** Loads the model where it is not loaded. However many ask at once, it is loaded once. */
+  async load(evict = true): Promise<void> {
+    this.#wanted++;
+    try {
+      await this.#load(evict).catch((error) => {
+        // It joined one that had been given up.
+        if (error !== UNWANTED) throw error;
+        return this.#load(evict);
+      });
+    } finally {
+      this.#wanted--;
+    }
+  }
+
+  /** Gives those who wait a lease. To be called at the moment when the model becomes ready: later it may be gone again. */
+  serve(): void {
+    for (const waiter of this.#waiters) {
+      const lease = this.life?.tryLease();
+      if (!lease) return;
+      this.#leave(waiter);
+      waiter.resolve(lease);
+    }
+  }
+
+  /** Tells those who wait that they wait in vain. */
+  refuse(error: unknown): void {
+    for (const waiter of this.#waiters) {
+      this.#leave(waiter);
+      waiter.reject(error);
+    }
+  }
+
+  #leave(waiter: Waiter): void {
+    waiter.signal?.removeEventListener('abort', waiter.giveUp);
+    this.#waiters.delete(waiter);
+    if (this.#waiters.size === 0 && this.#wanted === 0) this.#unwanted.abort(UNWANTED);
+  }
+
+  async #serveWaiters(): Promise<void> {
+    try {
+      if (!this.life || this.evicting) await this.#load();
+      await this.life?.whenReady();
+      this.serve();
+    } catch (error) {
+      // It was evicted, or replaced, while they waited: that is no answer.
+      if (!this.removal && this.#waiters.size > 0 && (error as ManagerError).code === 'MODEL_DRAINING') {
+        await this.evicting;
+        void this.#serveWaiters();
+        return;
+      }
+      this.refuse(this.removal ?? error);
+    }
+  }
+
+  #load(evict = true): Promise<void> {
+    if (this.removal) return Promise.reject(this.removal);
+    if (this.life && !this.evicting) return this.life.load();
+    if (this.#unwanted.signal.aborted) this.#unwanted = new AbortController();
+    this.#loading ??= this.#bringUp(evict, this.#unwanted.signal).finally(() => (this.#loading = undefined));
+    return this.#loading;
+  }
+}
