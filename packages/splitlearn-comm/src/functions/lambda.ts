@@ -50,6 +50,7 @@ class LambdaContext implements CallContext {
   }
 
   static #readSignal(this: LambdaContext): AbortSignal {
+    // biome-ignore lint/complexity/noThisInStatic: a getter, called on the context
     return this.#context.signal;
   }
 }

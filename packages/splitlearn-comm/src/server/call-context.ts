@@ -117,6 +117,7 @@ class ServedContext implements CallContext {
   }
 
   static #readSignal(this: ServedContext): AbortSignal {
+    // biome-ignore lint/complexity/noThisInStatic: a getter, called on the context
     return this.#opened.signal;
   }
 }

@@ -9,7 +9,7 @@ import { startThreadHost } from './thread-host.js';
 export type Isolation = 'process' | 'thread' | 'remote';
 
 /** Where a model is to run: here, or where another server has it by the name of `source`. */
-export type Place = 'process' | 'thread' | { readonly address: string; readonly source: string };
+type Place = 'process' | 'thread' | { readonly address: string; readonly source: string };
 
 /** Starts a model where it is to run. `signal` gives up the start, where that can be done. */
 export type StartHostAt = (

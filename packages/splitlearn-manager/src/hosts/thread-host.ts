@@ -24,9 +24,11 @@ export async function startThreadHost({
         "of their process; leave it out, or use isolation 'process'",
     );
   }
-  const before = process.memoryUsage().rss;
+  const before = process.memoryUsage.rss();
   const runtime = createModelRuntime(options);
   await runtime.setup?.();
+  // Threads share their process's memory: by how much it grew meanwhile is the closest that can be said.
+  const loadedBytes = Math.max(0, process.memoryUsage.rss() - before);
   const [info] = (await runtime.info?.())?.models ?? [];
   const calls = new OpenCalls(runtime);
   return {
@@ -35,8 +37,7 @@ export async function startThreadHost({
     pid: process.pid,
     // A thread that dies is replaced by the runtime itself; a native crash takes this process along.
     died: new Promise(() => {}),
-    // Threads share their process's memory, so growth since before the load is the closest that can be said.
-    memoryBytes: async () => Math.max(0, process.memoryUsage().rss - before),
+    memoryBytes: async () => loadedBytes,
     stop: async () => {
       calls.abortAll(unloaded(options.modelId).toCommError());
       // Not before: native code whose thread is ended under it takes the whole process along.
@@ -49,7 +50,7 @@ export async function startThreadHost({
 /** A compute function whose calls can be ended from this side as well. */
 class OpenCalls implements ComputeFunction {
   readonly #computeFn: ComputeFunction;
-  readonly #open = new Set<AbortController>();
+  readonly #open: OpenCall[] = [];
   #whenIdle: (() => void) | undefined;
 
   constructor(computeFn: ComputeFunction) {
@@ -57,39 +58,79 @@ class OpenCalls implements ComputeFunction {
   }
 
   async compute(request: ComputeRequest, context: CallContext): Promise<ComputeResponse> {
-    using call = this.#begin(context);
-    return await this.#computeFn.compute(request, call.context);
+    const call = this.#begin(context);
+    try {
+      return await this.#computeFn.compute(request, call);
+    } finally {
+      this.#end(call);
+    }
   }
 
   async *stream(requests: AsyncIterable<ComputeRequest>, context: CallContext): AsyncIterable<ComputeResponse> {
-    using call = this.#begin(context);
-    yield* this.#computeFn.stream?.(requests, call.context) ?? [];
+    const call = this.#begin(context);
+    try {
+      yield* this.#computeFn.stream?.(requests, call) ?? [];
+    } finally {
+      this.#end(call);
+    }
   }
 
   abortAll(reason: CommError): void {
-    for (const call of this.#open) call.abort(reason);
+    for (const call of [...this.#open]) call.abort(reason);
   }
 
   /** Resolves when no call is under way. */
   async idle(): Promise<void> {
-    if (this.#open.size > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
+    if (this.#open.length > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
   }
 
+  #begin(context: CallContext): OpenCall {
+    const call = new OpenCall(context, this.#open.length);
+    this.#open.push(call);
+    return call;
+  }
+
+  #end(call: OpenCall): void {
+    call.end();
+    // The last one takes its place. A Set would do, but keeps its entries for longer than they live.
+    const last = this.#open.pop() as OpenCall;
+    if (last !== call) {
+      this.#open[call.index] = last;
+      last.index = call.index;
+    }
+    if (this.#open.length === 0) this.#whenIdle?.();
+  }
+}
+
+/** A call as its model sees it. */
+class OpenCall implements CallContext {
+  readonly signal: AbortSignal;
+  readonly requestId: string;
+  readonly metadata: CallContext['metadata'];
+  declare readonly deadlineMs?: number;
+  /** Where it is among those that are open. */
+  index: number;
+  readonly #controller = new AbortController();
+  readonly #callers: AbortSignal;
+  readonly #abort = () => this.#controller.abort(this.#callers.reason);
+
   /** Not with `AbortSignal.any`: what it makes lives as long as its sources, and one of them would be the model's. */
-  #begin(context: CallContext): Disposable & { readonly context: CallContext } {
-    const call = new AbortController();
-    const { signal } = context;
-    const abort = () => call.abort(signal.reason);
-    if (signal.aborted) abort();
-    else signal.addEventListener('abort', abort);
-    this.#open.add(call);
-    return {
-      context: { ...context, signal: call.signal },
-      [Symbol.dispose]: () => {
-        signal.removeEventListener('abort', abort);
-        this.#open.delete(call);
-        if (this.#open.size === 0) this.#whenIdle?.();
-      },
-    };
+  constructor({ signal, requestId, metadata, deadlineMs }: CallContext, index: number) {
+    this.signal = this.#controller.signal;
+    this.requestId = requestId;
+    this.metadata = metadata;
+    if (deadlineMs !== undefined) this.deadlineMs = deadlineMs;
+    this.index = index;
+    this.#callers = signal;
+    if (signal.aborted) this.#abort();
+    else signal.addEventListener('abort', this.#abort);
+  }
+
+  abort(reason: CommError): void {
+    this.#controller.abort(reason);
+  }
+
+  end(): void {
+    this.#callers.removeEventListener('abort', this.#abort);
   }
 }

@@ -6,7 +6,7 @@ import { ModelLease } from './lease.js';
 import type { ModelState } from './model-state.js';
 
 /** Starts one process or thread of a model. It may give up when the signal is aborted: nobody waits for it then. */
-export type StartHost = (signal: AbortSignal) => Promise<ModelHost>;
+type StartHost = (signal: AbortSignal) => Promise<ModelHost>;
 
 export interface ManagedModelOptions {
   readonly modelId: string;
