@@ -206,7 +206,7 @@ describe('a plan', () => {
   it('waits for models that are being unloaded before it evicts others', async () => {
     const { load, plan } = setUp();
     await load('idle', 50, { idleMs: 99 });
-    const { model } = await load('leaving', 50, { pinned: true });
+    const { model } = await load('leaving', 50);
     model.removal = new ManagerError('MODEL_DRAINING', 'unloaded');
     expect(ids(plan('new', 50).evictions)).toEqual(['leaving']);
     expect(ids(plan('new', 51).evictions)).toEqual(['leaving', 'idle']);

@@ -105,6 +105,11 @@ describe('the models that have to go', () => {
     expect(names(chooseEvictions(all, { bytes: 100, models: 2 }))).toEqual(['small', 'large']);
   });
 
+  it('spare the one that was used last where either of two may stay', () => {
+    const all = [candidate('oldest', 10, 9), candidate('older', 10, 8), candidate('large', 20, 7)];
+    expect(names(chooseEvictions(all, { bytes: 30, models: 0 }))).toEqual(['oldest', 'large']);
+  });
+
   it('may be just enough, to the byte', () => {
     const all = [candidate('a', 10, 2), candidate('b', 10, 1)];
     expect(names(chooseEvictions(all, { bytes: 20, models: 0 }))).toEqual(['a', 'b']);
