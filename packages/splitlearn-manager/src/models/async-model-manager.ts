@@ -277,8 +277,15 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
   }
 
   async #reload(model: RegisteredModel, graceMs: number): Promise<void> {
+    const { located } = model;
     model.located = await this.#locate(model.config);
-    await this.#lifeCycle.replace(model, graceMs);
+    try {
+      await this.#lifeCycle.replace(model, graceMs);
+    } catch (error) {
+      // The one that runs is started again from where it came from.
+      if (model.life) model.located = located;
+      throw error;
+    }
   }
 
   #recordEviction(record: EvictionRecord): void {

@@ -83,6 +83,7 @@ export class LifeCycle {
       model.loads++;
       this.idle(model);
     } catch (error) {
+      await life.unload(0).catch(() => {});
       if (model.life === life) model.life = undefined;
       if (this.#reserved.delete(life)) this.#options.resourceManager.releaseModel(reservationId);
       model.failure = error instanceof ManagerError ? error : undefined;
@@ -143,9 +144,12 @@ export class LifeCycle {
         throw error;
       }
       if (model.removal) return;
-      const { reclaimedBytes } = await this.end(life, Number.POSITIVE_INFINITY).finally(() => {
-        if (model.life === life) model.life = undefined;
+      const { reclaimedBytes } = await this.end(life, Number.POSITIVE_INFINITY).catch((error: Error) => {
+        // It has ended even so, and whoever needs the room is not to blame.
+        this.#options.logger.warn(`model '${model.modelId}' failed to end: ${error.message}`);
+        return { reclaimedBytes: 0 };
       });
+      if (model.life === life) model.life = undefined;
       const record = { modelId: model.modelId, reason, idleMs, reclaimedBytes, atMs: Date.now() };
       this.#options.onEviction(forModelId === undefined ? record : { ...record, forModelId });
     };
@@ -168,10 +172,9 @@ export class LifeCycle {
     if (keepAliveMs === undefined || pinned || model.removal || !model.life) return;
     model.idleTimer = setTimeout(
       () => {
-        const leftMs = model.lastUsedAtMs + keepAliveMs - Date.now();
+        // Begun anew when that is over.
         if (model.busy || model.removal) return;
-        if (leftMs > 0) this.idle(model);
-        else this.evict(model, 'idle').catch((error: Error) => this.#options.logger.warn(error.message));
+        this.evict(model, 'idle').catch((error: Error) => this.#options.logger.warn(error.message));
       },
       Math.min(keepAliveMs, MAX_TIMER_MS),
     ).unref();

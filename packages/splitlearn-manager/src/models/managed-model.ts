@@ -258,7 +258,16 @@ export class ManagedModel {
     await Promise.race([this.whenIdle(), this.#patience]);
     await Promise.allSettled([this.#loading, ...this.#starting]);
     const interrupted = this.#leases;
-    const reclaimedBytes = await this.measureMemory();
+    let reclaimedBytes = 0;
+    try {
+      reclaimedBytes = await this.measureMemory();
+    } finally {
+      await this.#stopHosts();
+    }
+    return { interrupted, reclaimedBytes };
+  }
+
+  async #stopHosts(): Promise<void> {
     try {
       const stopped = await Promise.allSettled(this.hosts.map((host) => host.stop()));
       const failed = stopped.find((result) => result.status === 'rejected');
@@ -267,7 +276,6 @@ export class ManagedModel {
       for (const instance of this.#instances) instance.host = undefined;
       this.#enter('UNLOADED');
     }
-    return { interrupted, reclaimedBytes };
   }
 
   /** Starts nothing any more, and gives up what is being started. */

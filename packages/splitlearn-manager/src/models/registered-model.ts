@@ -147,6 +147,7 @@ export class RegisteredModel {
 
   /** Tells those who wait that they wait in vain. */
   refuse(error: unknown): void {
+    if (this.removal) this.#unwanted.abort(this.removal);
     for (const waiter of this.#waiters) {
       this.#leave(waiter);
       waiter.reject(error);
