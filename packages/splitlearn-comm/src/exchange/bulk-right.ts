@@ -6,9 +6,14 @@
 
 /**
  * What may be on the way without the right, the overhead of writes included: HTTP/2's initial window, which all networks
- * have to cope with. Twice as much hangs on Linux's unix sockets, with 128 small calls in flight.
+ * have to cope with.
  */
 export const FREE_BYTES = 64 * 1024;
+/**
+ * The same on a unix socket. Linux takes 212,992 bytes into one, but says to a writer who waits that there is room again
+ * only when less than a quarter of that is left in it (`unix_writable` in net/unix/af_unix.c).
+ */
+export const UNIX_FREE_BYTES = 32 * 1024;
 /** What the kernel books for a write beside its bytes, at the most. */
 const WRITE_OVERHEAD_BYTES = 2 * 1024;
 /** How much goes out before the right is passed to a peer who waits for it. */
@@ -24,12 +29,13 @@ export interface RightMessage {
 }
 
 /**
- * Which side of an Exchange may have more than {@link FREE_BYTES} on the way. A pure state machine: it is told what is sent and
+ * Which side of an Exchange may have more than a little on the way. A pure state machine: it is told what is sent and
  * received, and says what may be sent and what to tell the peer. Correct because frames arrive in order: who is passed
  * the right has by then read all that the other sent with it.
  */
 export class BulkRight {
   readonly #isClient: boolean;
+  readonly #freeBytes: number;
   #held: boolean;
   #off = false;
   #asked = false;
@@ -45,8 +51,10 @@ export class BulkRight {
   /** The client passes the right along with a request where the last answers turned out to be large. */
   #largeAnswers = false;
 
-  constructor(side: 'client' | 'server') {
+  /** @param freeBytes - What may be on the way without the right. Not the same on both sides, as it is about their own kernels. */
+  constructor(side: 'client' | 'server', freeBytes = FREE_BYTES) {
     this.#isClient = side === 'client';
+    this.#freeBytes = freeBytes;
     this.#held = this.#isClient;
   }
 
@@ -63,7 +71,7 @@ export class BulkRight {
   allowance(): number {
     if (this.#held || this.#off) return Number.POSITIVE_INFINITY;
     const booked = this.#onTheWay + (this.#writes.length + 1) * WRITE_OVERHEAD_BYTES;
-    return Math.max(0, FREE_BYTES - booked);
+    return Math.max(0, this.#freeBytes - booked);
   }
 
   /** A write of calls' frames. */

@@ -1,6 +1,6 @@
 import { splitlearn } from '#proto';
 import type { ByteStream } from '../grpc/byte-stream.js';
-import { BulkRight } from './bulk-right.js';
+import { BulkRight, FREE_BYTES, UNIX_FREE_BYTES } from './bulk-right.js';
 import { FrameReader } from './frame-reader.js';
 import { FrameSender } from './frame-sender.js';
 import type { Frame } from './frames.js';
@@ -48,7 +48,7 @@ export class ExchangePeer {
 
   constructor({ side, stream, hello, calls, maxMessageLength, keepAlive, giveUp }: PeerOptions) {
     this.#calls = calls;
-    this.#right = new BulkRight(side);
+    this.#right = new BulkRight(side, stream.isUnixSocket ? UNIX_FREE_BYTES : FREE_BYTES);
     if (READS_WHILE_WRITING || hello.readsWhileWriting) this.#right.switchOff();
     this.#watchdog = new Watchdog(keepAlive, {
       busy: () => calls.size() > 0 || this.sender.pendingBytes > 0,

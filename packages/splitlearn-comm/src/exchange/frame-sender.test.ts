@@ -14,6 +14,7 @@ const HANDED_OVER_BYTES = 512 * KIB;
 /** A stream that keeps what is written, and says that it has been taken when it is told to. */
 class Recorder implements ByteStream {
   readonly path = 'http2';
+  readonly isUnixSocket = false;
   readonly writes: Buffer[] = [];
   readonly #pending: { readonly byteLength: number; readonly written: () => void }[] = [];
 

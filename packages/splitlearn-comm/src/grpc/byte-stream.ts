@@ -14,6 +14,8 @@ type GrpcCall = ClientDuplexStream<Bytes, Bytes> | ServerDuplexStream<Bytes, Byt
 export interface ByteStream {
   /** `http2`: straight from and to the HTTP/2 stream. `messages`: through grpc-js. */
   readonly path: 'http2' | 'messages';
+  /** Whether they go over a unix socket, or may. */
+  readonly isUnixSocket: boolean;
   /** Writes whole messages; `written` is called when they have been handed to the network. Memory is not copied. */
   write(chunks: readonly Bytes[], written: () => void): void;
   /** Ends the sending side. */
@@ -46,6 +48,7 @@ function overHttp2(stream: ServerHttp2Stream, reader: ByteReader): ByteStream {
   const stall = stream.session?.encrypted ? new StallBreaker(stream) : undefined;
   return {
     path: 'http2',
+    isUnixSocket: stream.session?.socket?.remotePort === undefined,
     write(chunks, onWritten) {
       if (stream.destroyed || stream.writableEnded) return;
       const written = stall?.begin(onWritten) ?? onWritten;
@@ -72,6 +75,7 @@ function overMessages(call: GrpcCall, reader: ByteReader): ByteStream {
   });
   return {
     path: 'messages',
+    isUnixSocket: true,
     write(chunks, written) {
       if (call.destroyed || call.writableEnded) return;
       const bytes = Buffer.concat(chunks);

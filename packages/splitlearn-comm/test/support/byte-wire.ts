@@ -25,17 +25,22 @@ interface Write {
 /** One direction of a connection: what a side has written goes through a kernel that takes so many bytes and no more. */
 export class Pipe implements ByteStream {
   readonly path = 'http2';
+  readonly isUnixSocket = false;
   /** All bytes that have been written, and that have been read. */
   writtenBytes = 0;
   readBytes = 0;
   ended = false;
   readonly #capacity: number;
+  readonly #resumeBytes: number;
+  #full = false;
   readonly #writes: Write[] = [];
   readonly #kernel: Buffer[] = [];
   #kernelBytes = 0;
 
-  constructor(capacity: number) {
+  /** @param resumeBytes - When it was full, it takes more as soon as it has no more than that. Default: as soon as it can. */
+  constructor(capacity: number, resumeBytes = capacity - 1) {
     this.#capacity = capacity;
+    this.#resumeBytes = resumeBytes;
   }
 
   /** Whether a write waits for the kernel. */
@@ -61,15 +66,21 @@ export class Pipe implements ByteStream {
   /** Gives the kernel what it takes; says whether it took anything. */
   flush(): boolean {
     let took = false;
+    if (this.#full && this.#kernelBytes > this.#resumeBytes) return false;
+    this.#full = false;
     for (let write = this.#writes[0]; write; write = this.#writes[0]) {
       const room = this.#capacity - this.#kernelBytes;
-      if (room === 0) break;
+      if (room === 0) {
+        this.#full = true;
+        break;
+      }
       const taken = write.bytes.subarray(0, room);
       this.#kernel.push(taken);
       this.#kernelBytes += taken.byteLength;
       took = true;
       if (taken.byteLength < write.bytes.byteLength) {
         this.#writes[0] = { ...write, bytes: write.bytes.subarray(taken.byteLength) };
+        this.#full = true;
         break;
       }
       this.#writes.shift();
