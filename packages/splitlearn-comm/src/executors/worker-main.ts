@@ -46,7 +46,7 @@ async function receive(model: Model, message: ToWorker): Promise<void> {
       cancel?.abort(errorFromPlain(message.reason));
       return wake?.();
     case 'credit':
-      credit++;
+      credit += message.pieces;
       return wake?.();
     case 'dispose':
       try {

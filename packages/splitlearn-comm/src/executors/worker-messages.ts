@@ -15,8 +15,8 @@ export type ToWorker =
   | { readonly type: 'call'; readonly kind: 'run' | 'stream'; readonly inputs: Tensors; readonly call: PlainCall }
   /** The answer is not wanted any more; the thread still ends the call. */
   | { readonly type: 'cancel'; readonly reason: PlainError }
-  /** One piece has been taken; the thread may send another. */
-  | { readonly type: 'credit' }
+  /** So many pieces have been taken; the thread may send as many more. */
+  | { readonly type: 'credit'; readonly pieces: number }
   | { readonly type: 'dispose' };
 
 export type FromWorker =
@@ -33,3 +33,6 @@ export type PlainCall = Omit<ModelCall, 'signal'>;
 
 /** How many pieces of a stream a thread may be ahead of whoever reads them. */
 export const STREAM_WINDOW = 16;
+
+/** After so many pieces the thread is told that they have been taken: a message for each would cost as much as the piece. */
+export const CREDIT_PIECES = 8;

@@ -4,7 +4,7 @@ import type { Model, ModelCall } from '../model.js';
 import { abortError, onAbort } from '../signals.js';
 import type { Tensors } from '../tensor.js';
 import { packTensors } from '../transfer.js';
-import type { FromWorker, ToWorker, WorkerStart } from './worker-messages.js';
+import { CREDIT_PIECES, type FromWorker, type ToWorker, type WorkerStart } from './worker-messages.js';
 
 export interface Piece {
   readonly outputs: Tensors;
@@ -72,6 +72,7 @@ export class WorkerThread {
     this.#send({ type: 'call', kind, inputs: packed.tensors, call }, packed.transfer);
     const ignore = onAbort(signal, () => this.#send({ type: 'cancel', reason: errorToPlain(abortError(signal)) }));
     let answered = false;
+    let taken = 0;
     try {
       for (;;) {
         const message = await this.#next();
@@ -81,7 +82,10 @@ export class WorkerThread {
         if (message.type !== 'piece') throw new Error(`the thread sent a '${message.type}' message during a call`);
         yield message;
         if (message.last) return;
-        this.#send({ type: 'credit' });
+        if (++taken === CREDIT_PIECES) {
+          this.#send({ type: 'credit', pieces: taken });
+          taken = 0;
+        }
       }
     } finally {
       ignore();
