@@ -102,15 +102,15 @@ describe('a call', () => {
   it('is answered, in one piece or in several', async () => {
     const { call, budget, limits } = serve();
     call.receive(
-      { call: 1, begin, messageBytes: 40_000, piece: bytesOf(30_000) },
+      { call: 1, begin, messageBytes: 25_000, piece: bytesOf(15_000) },
       { call: 2, begin, end: true, piece: bytesOf(0) },
       { call: 1, end: true, piece: bytesOf(10_000) },
     );
-    expect(budget.bytes).toBe(limits.maxRequestBytes - 40_000);
+    expect(budget.bytes).toBe(limits.maxRequestBytes - 25_000);
     await settle();
     expect(call.takeFrames()).toEqual([
       { call: 2, end: true, piece: '' },
-      { call: 1, end: true, piece: textOf(40_000) },
+      { call: 1, end: true, piece: textOf(25_000) },
     ]);
     expect(budget.bytes).toBe(limits.maxRequestBytes);
   });
@@ -565,9 +565,9 @@ describe('a connection', () => {
     await settle();
     expect(call.takeFrames()).toMatchObject([{ call: 2, status: { code: UNAVAILABLE, reason: 'STOPPING' } }]);
     expect(call.writableEnded).toBe(false);
-    gate.begun[0]?.answer({ ok: true, value: encoded(bytesOf(30_000)) });
+    gate.begun[0]?.answer({ ok: true, value: encoded(bytesOf(20_000)) });
     await settle();
-    expect(call.takeFrames()).toEqual([{ call: 1, end: true, piece: textOf(30_000) }]);
+    expect(call.takeFrames()).toEqual([{ call: 1, end: true, piece: textOf(20_000) }]);
     expect(call.writableEnded).toBe(true);
   });
 

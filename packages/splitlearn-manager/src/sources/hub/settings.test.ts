@@ -11,14 +11,14 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 it.each([
-  { set: {}, cacheFolder: '/home/me/.cache/huggingface/hub' },
+  { set: {}, cacheFolder: '/people/me/.cache/huggingface/hub' },
   { set: { XDG_CACHE_HOME: '/xdg' }, cacheFolder: '/xdg/huggingface/hub' },
   { set: { XDG_CACHE_HOME: '/xdg', HF_HOME: '/hf' }, cacheFolder: '/hf/hub' },
-  { set: { HF_HOME: '~/hf' }, cacheFolder: '/home/me/hf/hub' },
+  { set: { HF_HOME: '~/hf' }, cacheFolder: '/people/me/hf/hub' },
   { set: { HF_HOME: '/hf', HF_HUB_CACHE: '/cache' }, cacheFolder: '/cache' },
-  { set: { HF_HOME: '' }, cacheFolder: '/home/me/.cache/huggingface/hub' },
+  { set: { HF_HOME: '' }, cacheFolder: '/people/me/.cache/huggingface/hub' },
 ])('the cache with $set is $cacheFolder', async ({ set, cacheFolder }) => {
-  const settings = await readHubSettings({ HOME: '/home/me', ...set });
+  const settings = await readHubSettings({ HOME: '/people/me', ...set });
   expect(settings).toEqual({ endpoint: 'https://huggingface.co', cacheFolder, offline: false });
 });
 
