@@ -320,6 +320,9 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
   }
 
   #forget(model: RegisteredModel): void {
+    // Who still holds it, such as a reload that waits, must not begin another life of it.
+    model.removal ??= new ManagerError('MODEL_NOT_FOUND', `there is no model '${model.modelId}' here any more`);
+    model.refuse(model.removal);
     clearTimeout(model.idleTimer);
     if (this.#models.get(model.modelId) === model) this.#models.delete(model.modelId);
   }
