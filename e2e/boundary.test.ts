@@ -13,7 +13,7 @@ const bin = (name: string) => join(root, 'node_modules/.bin', name);
 
 describe('exports', () => {
   it.each([
-    ['splitlearn-comm', ['.', './testing', './package.json']],
+    ['splitlearn-comm', ['.', './model', './testing', './package.json']],
     ['splitlearn-manager', ['.', './package.json']],
   ])('%s exports its public entries only', (folder, entries) => {
     const { exports } = JSON.parse(readFileSync(join(root, 'packages', folder, 'package.json'), 'utf8'));
@@ -67,6 +67,8 @@ describe('lint', () => {
     ['packages/splitlearn-manager/src/server/a.ts', '@splitlearn/comm'],
     ['packages/splitlearn-manager/src/server/b.ts', '../models/lease.js'],
     ['packages/splitlearn-manager/test/c.test.ts', '@splitlearn/comm/testing'],
+    ['packages/splitlearn-manager/src/engines/module.ts', '@splitlearn/comm/model'],
+    ['packages/splitlearn-manager/src/engines/onnx-tensors.ts', '@splitlearn/comm/model'],
     ['packages/splitlearn-manager/src/engines/onnx.ts', 'onnxruntime-node'],
     ['packages/splitlearn-manager/src/engines/onnx-session.ts', 'onnxruntime-node'],
     ['packages/splitlearn-manager/src/engines/transformers.ts', '@xenova/transformers'],
@@ -90,6 +92,8 @@ describe('lint', () => {
     ['packages/splitlearn-manager/src/h.ts', '@xenova/transformers'],
     ['packages/splitlearn-manager/src/engines/a.ts', 'onnxruntime-node'],
     ['packages/splitlearn-manager/src/engines/transformers/b.ts', 'onnxruntime-node'],
+    ['packages/splitlearn-manager/src/engines/c.ts', '@splitlearn/comm'],
+    ['packages/splitlearn-manager/src/engines/onnx-all.ts', '@splitlearn/comm'],
     ['packages/splitlearn-manager/src/engines/onnx-deep.ts', '@splitlearn/comm/src/tensor.ts'],
     ['packages/splitlearn-manager/src/engines/onnx-grpc.ts', '@grpc/grpc-js'],
     ['packages/splitlearn-manager/test/i.test.ts', '@grpc/grpc-js'],

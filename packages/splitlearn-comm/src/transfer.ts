@@ -45,8 +45,8 @@ export function snapshot(tensors: Tensors): Tensors {
 export function packTensors(tensors: Tensors): { tensors: Tensors; transfer: ArrayBuffer[] } {
   const transfer = new Set<ArrayBufferLike>();
   const packed = Object.entries(tensors).map(([name, tensor]): [string, Tensor] => {
-    if (tensor.dtype === 'string') return [name, tensor];
     const { dtype, shape, data } = tensor;
+    if (dtype === 'string') return [name, { dtype, shape, data: [...(data as readonly string[])] }];
     if (data.length === 0) {
       if (!shape.includes(0)) throw moved(name);
       // The buffer that it is an empty view on may be gone, and then could not be sent.

@@ -361,14 +361,27 @@ describe('streaming', () => {
     for (const { queueMs, computeMs } of pieces) expect(queueMs + computeMs).toBeGreaterThanOrEqual(0);
   });
 
+  it('gives the pieces as they were when they were yielded, whatever the model does with their memory then', async () => {
+    const executor = await started();
+    const pieces = await collect(executor.stream(inputs, to('', { pieces: 50, reuse: true })));
+    expect(pieces.map(count)).toEqual(Array.from({ length: 50 }, (_, index) => index));
+  });
+
+  it.each([1, 2, 5])('gives %i pieces to the reader while the model waits before the next', async (pieces) => {
+    const executor = await started();
+    let read = 0;
+    for await (const _ of executor.stream(inputs, to('', { pieces, last: 'wait' }))) if (++read === pieces) break;
+    expect(read).toBe(pieces);
+  });
+
   it('lets the model be no more than a window ahead of its reader', async () => {
     const executor = await started();
     let read = 0;
     for await (const _ of executor.stream(inputs, to('', { pieces: 200 }))) {
       read++;
-      // 16 that wait to be read, and one that is being made.
-      expect(counters.get(PRODUCED) - read).toBeLessThanOrEqual(17);
-      if (read === 1) await counters.reaches(PRODUCED, 16);
+      // 32 that wait to be read, and one that is being made.
+      expect(counters.get(PRODUCED) - read).toBeLessThanOrEqual(33);
+      if (read === 1) await counters.reaches(PRODUCED, 32);
     }
     expect(read).toBe(200);
   });

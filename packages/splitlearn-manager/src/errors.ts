@@ -1,4 +1,4 @@
-import { CommError, type CommErrorCode } from '@splitlearn/comm';
+import { CommError, type CommErrorCode } from '@splitlearn/comm/model';
 
 /** What each {@link ManagerErrorCode} is to a caller on the other side of a connection. */
 const commCodes = {

@@ -17,7 +17,8 @@ export interface WorkerExecutorOptions {
 
 /**
  * Runs a model in worker threads, so that what it computes never holds up the thread that serves. The model is given as
- * the URL or path of a module whose default export is the model, or a function that makes one of `data`.
+ * the URL or path of a module whose default export is the model, or a function that makes one of `data`. What such a module
+ * needs of this package is in `@splitlearn/comm/model` too, which leaves gRPC out and loads several times faster.
  *
  * Large tensors of a received request are moved to the thread, not copied; others are copied once. A thread that dies
  * fails the call it had with `UNAVAILABLE` (reason `WORKER_CRASHED`), and the next call gets a new one.

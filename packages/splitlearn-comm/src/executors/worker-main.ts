@@ -3,7 +3,16 @@ import { CommError, errorFromPlain, errorToPlain } from '../errors.js';
 import type { Model, ModelCall } from '../model.js';
 import type { Tensors } from '../tensor.js';
 import { packTensors } from '../transfer.js';
-import { type FromWorker, type PlainCall, STREAM_WINDOW, type ToWorker, type WorkerStart } from './worker-messages.js';
+import {
+  type FromWorker,
+  GATHER_BYTES,
+  GATHER_MS,
+  type Piece,
+  type PlainCall,
+  STREAM_WINDOW,
+  type ToWorker,
+  type WorkerStart,
+} from './worker-messages.js';
 
 // The entry of a WorkerExecutor's thread: loads the model, then serves one call at a time.
 
@@ -14,6 +23,10 @@ const { moduleUrl, data } = workerData as WorkerStart;
 let cancel: AbortController | undefined;
 let credit = 0;
 let wake: (() => void) | undefined;
+let gathered: GatheredPieces | undefined;
+
+// A model that ends its thread takes nothing along of what it has given before.
+process.on('exit', () => gathered?.send());
 
 try {
   const model = await loadModel();
@@ -64,29 +77,59 @@ async function serve(model: Model, kind: 'run' | 'stream', inputs: Tensors, plai
   credit = STREAM_WINDOW;
   const { signal } = cancel;
   const call: ModelCall = { ...plainCall, signal };
+  const pieces = new GatheredPieces();
+  gathered = pieces;
   try {
     let startedMs = performance.now();
     if (kind === 'run' || !model.stream) {
-      sendPiece(await model.run(inputs, call), startedMs, true);
-      return;
+      const outputs = await model.run(inputs, call);
+      return pieces.push(outputs, performance.now() - startedMs, true);
     }
     for await (const outputs of model.stream(inputs, call)) {
-      sendPiece(outputs, startedMs, false);
+      pieces.push(outputs, performance.now() - startedMs);
       credit--;
+      if (credit === 0) pieces.send();
       while (credit === 0 && !signal.aborted) await new Promise<void>((resolve) => (wake = resolve));
       signal.throwIfAborted();
       startedMs = performance.now();
     }
+    pieces.send();
     send({ type: 'end' });
   } catch (error) {
+    pieces.send();
     send({ type: 'error', error: errorToPlain(error) });
   }
 }
 
-function sendPiece(outputs: Tensors, startedMs: number, last: boolean): void {
-  const computeMs = performance.now() - startedMs;
-  const { tensors, transfer } = packTensors(outputs);
-  send({ type: 'piece', outputs: tensors, computeMs, last }, transfer);
+/** The pieces of a stream that are still to be sent. */
+class GatheredPieces {
+  readonly #pieces: Piece[] = [];
+  readonly #transfer = new Set<ArrayBuffer>();
+  #sentMs = Number.NEGATIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
+
+  push(outputs: Tensors, computeMs: number, last = false): void {
+    // Now, because from here on the model may do with them what it likes.
+    const { tensors, transfer } = packTensors(outputs);
+    this.#pieces.push({ outputs: tensors, computeMs });
+    let bytes = 0;
+    for (const buffer of transfer) {
+      this.#transfer.add(buffer);
+      bytes += buffer.byteLength;
+    }
+    if (last || bytes > GATHER_BYTES || performance.now() - this.#sentMs >= GATHER_MS) this.send(last);
+    // For a model that waits for something else between its pieces. One that computes until the next comes to that first.
+    else this.#timer ??= setTimeout(() => this.send(), GATHER_MS);
+  }
+
+  send(last = false): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#pieces.length === 0) return;
+    this.#sentMs = performance.now();
+    send({ type: 'pieces', pieces: this.#pieces.splice(0), last }, [...this.#transfer]);
+    this.#transfer.clear();
+  }
 }
 
 function send(message: FromWorker, transfer: ArrayBuffer[] = []): void {

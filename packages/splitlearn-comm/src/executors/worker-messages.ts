@@ -24,15 +24,30 @@ export type FromWorker =
   /** The model could not be loaded, or not be disposed of. */
   | { readonly type: 'failed'; readonly error: PlainError }
   /** `last`: the call is over. So it is with the one piece of a `run`. */
-  | { readonly type: 'piece'; readonly outputs: Tensors; readonly computeMs: number; readonly last: boolean }
+  | { readonly type: 'pieces'; readonly pieces: readonly Piece[]; readonly last: boolean }
   /** A stream is over. */
   | { readonly type: 'end' }
   | { readonly type: 'error'; readonly error: PlainError };
 
+/** What a run gives, or a stream one after the other. */
+export interface Piece {
+  readonly outputs: Tensors;
+  readonly computeMs: number;
+}
+
 export type PlainCall = Omit<ModelCall, 'signal'>;
 
 /** How many pieces of a stream a thread may be ahead of whoever reads them. */
-export const STREAM_WINDOW = 16;
+export const STREAM_WINDOW = 32;
+
+/**
+ * Pieces of a stream that come sooner than this after those before, in milliseconds, wait for the next ones and go with
+ * them: whoever reads cannot tell, and each message wakes three processes on its way to a client.
+ */
+export const GATHER_MS = 5;
+
+/** Larger pieces wait for no other, in bytes: they cost more than their messages do. */
+export const GATHER_BYTES = 16 * 1024;
 
 /** After so many pieces the thread is told that they have been taken: a message for each would cost as much as the piece. */
 export const CREDIT_PIECES = 8;

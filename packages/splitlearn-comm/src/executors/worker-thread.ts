@@ -4,12 +4,7 @@ import type { Model, ModelCall } from '../model.js';
 import { abortError, onAbort } from '../signals.js';
 import type { Tensors } from '../tensor.js';
 import { packTensors } from '../transfer.js';
-import { CREDIT_PIECES, type FromWorker, type ToWorker, type WorkerStart } from './worker-messages.js';
-
-export interface Piece {
-  readonly outputs: Tensors;
-  readonly computeMs: number;
-}
+import { CREDIT_PIECES, type FromWorker, type Piece, type ToWorker, type WorkerStart } from './worker-messages.js';
 
 /** How long a model may take to dispose of what it holds; then its thread is ended all the same. */
 const DISPOSE_MS = 5_000;
@@ -76,16 +71,17 @@ export class WorkerThread {
     try {
       for (;;) {
         const message = await this.#next();
-        answered = message.type === 'end' || message.type === 'error' || (message.type === 'piece' && message.last);
+        answered = isAnswer(message);
         if (message.type === 'end') return;
         if (message.type === 'error') throw errorFromPlain(message.error);
-        if (message.type !== 'piece') throw new Error(`the thread sent a '${message.type}' message during a call`);
-        yield message;
-        if (message.last) return;
-        if (++taken === CREDIT_PIECES) {
+        if (message.type !== 'pieces') throw new Error(`the thread sent a '${message.type}' message during a call`);
+        for (const piece of message.pieces) {
+          yield piece;
+          if (++taken < CREDIT_PIECES || message.last) continue;
           this.#send({ type: 'credit', pieces: taken });
           taken = 0;
         }
+        if (message.last) return;
       }
     } finally {
       ignore();
@@ -120,8 +116,7 @@ export class WorkerThread {
       reason: errorToPlain(new CommError('CANCELLED', 'nobody reads the stream any more')),
     });
     for (;;) {
-      const message = await this.#next();
-      if (message.type === 'end' || message.type === 'error' || (message.type === 'piece' && message.last)) return;
+      if (isAnswer(await this.#next())) return;
     }
   }
 
@@ -146,4 +141,9 @@ export class WorkerThread {
       { reason: 'WORKER_CRASHED', cause },
     );
   }
+}
+
+/** Whether a message ends a call. */
+function isAnswer(message: FromWorker): boolean {
+  return message.type === 'end' || message.type === 'error' || (message.type === 'pieces' && message.last);
 }

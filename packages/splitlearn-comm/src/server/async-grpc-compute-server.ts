@@ -1,14 +1,9 @@
-import { fileURLToPath } from 'node:url';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation } from 'grpc-health-check';
 import { assertInteger, MAX_TIMER_MS } from '../check-options.js';
 import type { ComputeFunction } from '../compute-function.js';
 import { CommError } from '../errors.js';
 import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
 import { findListeners, setConnectionWindow, setStreamWindow } from '../grpc/internals.js';
-import { SERVICE_NAME } from '../grpc/service.js';
 import { type ServerTlsOptions, serverCredentials } from '../grpc/tls.js';
 import type { Logger } from '../logger.js';
 import type { CallStatistics } from '../statistics.js';
@@ -16,6 +11,7 @@ import { AsyncComputeServicer, type ExchangeLimitOptions } from './async-compute
 import { type AuthOptions, unsafeBindWarning } from './authorization.js';
 import { ConnectionGuard, type ConnectionLimits, type ConnectionStatistics } from './connections.js';
 import { bindError, hostAndPort, unixAddress } from './listen-address.js';
+import type { StandardServices } from './standard-services.js';
 
 export interface AsyncGRPCComputeServerOptions {
   /** What answers the calls. The server sets it up in `start` and tears it down in `stop`. */
@@ -34,6 +30,11 @@ export interface AsyncGRPCComputeServerOptions {
   readonly auth?: AuthOptions;
   /** What one peer, or many together, may take of the server. */
   readonly limits?: ServerLimits;
+  /**
+   * Whether `grpc.health.v1.Health` and server reflection are served as well. Default true. A process that is started for
+   * one server that nobody else is to know, such as a runner of a model, is up sooner without them.
+   */
+  readonly standardServices?: boolean;
   /** Told of unexpected errors. Default: `console`. */
   readonly logger?: Logger;
 }
@@ -51,10 +52,9 @@ const HEED_MS = 1_000;
 /** How long peers may take to close their connections. */
 const CLOSE_MS = 500;
 
-const PROTO_FOLDER = fileURLToPath(new URL('../../proto', import.meta.url));
-
 /**
- * Serves a compute function over gRPC, with `grpc.health.v1.Health` and server reflection beside it.
+ * Serves a compute function over gRPC, by default with `grpc.health.v1.Health` and server reflection
+ * beside it.
  *
  * @example
  * await using server = new AsyncGRPCComputeServer({ computeFn, port: 0 });
@@ -65,7 +65,8 @@ export class AsyncGRPCComputeServer {
   readonly #address: string;
   readonly #logger: Logger;
   readonly #servicer: AsyncComputeServicer;
-  readonly #health = new HealthImplementation({ '': 'NOT_SERVING', [SERVICE_NAME]: 'NOT_SERVING' });
+  readonly #withStandardServices: boolean;
+  #standardServices: StandardServices | undefined;
   readonly #server: Server;
   readonly #guard: ConnectionGuard;
   readonly #credentials: ServerCredentials;
@@ -79,6 +80,7 @@ export class AsyncGRPCComputeServer {
     const { maxMessageLength = DEFAULT_MAX_MESSAGE_BYTES, tls, auth, limits = {} } = options;
     assertInteger('port', port, 0, 65535);
     this.#computeFn = computeFn;
+    this.#withStandardServices = options.standardServices ?? true;
     this.#logger = logger;
     this.#address = address === undefined ? hostAndPort(host, port) : unixAddress(address);
     this.#credentials = tls ? serverCredentials(tls) : ServerCredentials.createInsecure();
@@ -138,10 +140,13 @@ export class AsyncGRPCComputeServer {
     await this.#computeFn.setup?.();
     try {
       this.#server.addService(this.#servicer.definition, this.#servicer.implementation);
-      this.#health.addToServer(this.#server);
-      reflection().addToServer(this.#server);
+      if (this.#withStandardServices) {
+        const { StandardServices } = await import('./standard-services.js');
+        this.#standardServices = new StandardServices();
+        this.#standardServices.addTo(this.#server);
+      }
       const port = await this.#bind();
-      this.#setHealth('SERVING');
+      this.#standardServices?.setHealth('SERVING');
       return port;
     } catch (error) {
       try {
@@ -161,7 +166,7 @@ export class AsyncGRPCComputeServer {
     );
     try {
       if (!started) return;
-      this.#setHealth('NOT_SERVING');
+      this.#standardServices?.setHealth('NOT_SERVING');
       await this.#drain(graceMs);
       await this.#computeFn.teardown?.();
     } finally {
@@ -197,10 +202,6 @@ export class AsyncGRPCComputeServer {
     this.#guard.destroyAll();
     await within(CLOSE_MS, closed);
   }
-
-  #setHealth(health: 'SERVING' | 'NOT_SERVING'): void {
-    for (const service of ['', SERVICE_NAME]) this.#health.setStatus(service, health);
-  }
 }
 
 /** Whether something happens within a time. */
@@ -212,10 +213,4 @@ async function within(timeMs: number, happening: Promise<void>): Promise<boolean
   const inTime = await Promise.race([happening.then(() => true), late]);
   clearTimeout(timer);
   return inTime;
-}
-
-function reflection(): ReflectionService {
-  return new ReflectionService(
-    loadSync('splitlearn/comm/v1/compute.proto', { includeDirs: [PROTO_FOLDER], keepCase: true }),
-  );
 }

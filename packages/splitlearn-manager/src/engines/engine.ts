@@ -1,4 +1,4 @@
-import type { Model } from '@splitlearn/comm';
+import type { Model } from '@splitlearn/comm/model';
 
 /** What an engine needs to know to load a model. It crosses to the model's thread, so it is plain data. */
 export interface EngineOptions {

@@ -1,6 +1,6 @@
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
-import { assertTensor, CommError, type Model, type ModelCall, type Tensors } from '@splitlearn/comm';
+import { assertTensor, CommError, type Model, type ModelCall, type Tensors } from '@splitlearn/comm/model';
 import { ManagerError } from '../errors.js';
 import type { Engine } from './engine.js';
 

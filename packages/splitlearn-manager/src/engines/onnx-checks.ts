@@ -1,4 +1,4 @@
-import { assertTensor, type Tensor, type TensorInfo, type Tensors } from '@splitlearn/comm';
+import { assertTensor, type Tensor, type TensorInfo, type Tensors } from '@splitlearn/comm/model';
 import { ManagerError } from '../errors.js';
 
 /** The inputs or outputs of an ONNX model. */

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import type { Tensors } from '@splitlearn/comm';
+import type { Tensors } from '@splitlearn/comm/model';
 import { ManagerError } from '../errors.js';
 import type { EngineOptions } from './engine.js';
 import { listTensors } from './onnx-checks.js';

@@ -1,4 +1,4 @@
-import { assertTensor, type DType, type Model, type Tensors } from '@splitlearn/comm';
+import { assertTensor, type DType, type Model, type Tensors } from '@splitlearn/comm/model';
 import { describe, expect, it } from 'vitest';
 import { warmUp, zeros } from './onnx-warm-up.js';
 

@@ -1,11 +1,11 @@
-import { bytesPerElement, elementCount, type Model, type Tensor, type TensorInfo } from '@splitlearn/comm';
+import { bytesPerElement, elementCount, type Model, type Tensor, type TensorInfo } from '@splitlearn/comm/model';
 
-/** Beyond this many bytes of inputs, the first run's own cost is small beside that of the run. */
+/** A model that needs more bytes of inputs than this is not warmed up: to load it is not to cost what a large request costs. */
 const MOST_BYTES = 64 * 2 ** 20;
 
 /**
  * Runs a model once on zeros, every dimension that is open being 1, so that the first request does not pay for what
- * only a first run does: memory is laid out, kernels are prepared. On tiny-gpt2 that is some milliseconds.
+ * only a first run does: memory is laid out, kernels are prepared.
  *
  * Zeros are not what every model takes. A run that fails is therefore no fault, and says nothing of the requests to come.
  */

@@ -10,7 +10,7 @@ import {
   type Tensor,
   type Tensors,
   tensor,
-} from '@splitlearn/comm';
+} from '@splitlearn/comm/model';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ManagerError } from '../errors.js';

@@ -1,4 +1,4 @@
-import { type DType, isDType, type Model, markMovable, type Tensor } from '@splitlearn/comm';
+import { type DType, isDType, type Model, markMovable, type Tensor } from '@splitlearn/comm/model';
 import type { InferenceSession, Tensor as OnnxTensor, TensorConstructor } from 'onnxruntime-node';
 import { ManagerError } from '../errors.js';
 import type { Engine, EngineOptions } from './engine.js';

@@ -1,7 +1,7 @@
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import type { JsonValue, Model } from '@splitlearn/comm';
+import type { JsonValue, Model } from '@splitlearn/comm/model';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { first, folder, load, managerError, run, stream } from '../../test/fixtures/tiny-gpt2.js';
 

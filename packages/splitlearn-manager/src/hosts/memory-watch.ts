@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
 
 /**
- * How often a process with a limit is looked at, in milliseconds. A process that fills memory as fast as it can gets a
- * hundred megabytes or so past its limit in this time; a look costs some 0.2 ms of processor time.
+ * How often a process with a limit is looked at, in milliseconds. A process that fills memory as fast as it can gets as
+ * far past its limit as it can fill in this time: up to 190 MB where a run of ONNX Runtime did nothing else. A look took
+ * 0.2 ms of processor time. Measured on Linux x64 (Node.js 20, two cores).
  */
 const LOOK_MS = 100;
 

@@ -31,7 +31,8 @@ async function start(message: ToRunner & { type: 'start' }): Promise<void> {
     const { maxMessageLength, maxMemoryBytes: _, ...runtimeOptions } = message.options;
     folder = message.folder;
     const runtime = createModelRuntime(runtimeOptions);
-    server = new AsyncGRPCComputeServer({ computeFn: runtime, address: socketAddress(folder), maxMessageLength });
+    const address = socketAddress(folder);
+    server = new AsyncGRPCComputeServer({ computeFn: runtime, address, maxMessageLength, standardServices: false });
     await server.start();
     const [info] = (await runtime.info?.())?.models ?? [];
     send({ type: 'ready', info: { ...info } });

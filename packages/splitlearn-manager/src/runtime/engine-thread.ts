@@ -1,5 +1,5 @@
 import { setPriority } from 'node:os';
-import type { Model } from '@splitlearn/comm';
+import type { Model } from '@splitlearn/comm/model';
 import type { Engine } from '../engines/engine.js';
 import { loadModuleModel } from '../engines/module.js';
 import { loadOnnxModel } from '../engines/onnx.js';

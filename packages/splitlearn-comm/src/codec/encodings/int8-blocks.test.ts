@@ -71,8 +71,8 @@ describe('int8 blocks', () => {
     const bytes = quantized(originals);
     expect(bytes.byteLength).toBe(2 * 4 + 258);
     const view = new DataView(bytes.buffer);
-    // 127 / 127 and 2 / 127, up to the next float32 whose last seven bits are 0.
-    expect([view.getUint32(0, true), view.getUint32(4, true)]).toEqual([0x3f800080, 0x3c810280]);
+    // 127 / 127, which is one, and 2 / 127 up to the next float32 whose last seven bits are 0.
+    expect([view.getUint32(0, true), view.getUint32(4, true)]).toEqual([0x3f800000, 0x3c810280]);
     expect([...new Int8Array(bytes.buffer, 8, 5)]).toEqual([127, -63, 63, 127, 127]);
     expect([...new Int8Array(bytes.buffer, 8 + 256)]).toEqual([-127, 63]);
   });
@@ -114,6 +114,14 @@ describe('int8 blocks', () => {
     const back = dequantized(quantized(originals), 3);
     expect(back[2]).toBeLessThan(-(2 ** -127) * 0.99);
     expect(Math.abs((back[1] as number) - 2 ** -130)).toBeLessThanOrEqual(2 ** -127 / 254 + 2 ** -143);
+  });
+
+  it('have no scale beyond the bound where rounding to float32 alone makes one whose last seven bits are 0', () => {
+    const scaleOf = (units: number) =>
+      new DataView(quantized(Float32Array.of(units * 2 ** -149)).buffer).getUint32(0, true);
+    expect(scaleOf(127 * 128 * 3)).toBe(128 * 3);
+    expect(scaleOf(127 * 128 * 3 - 60)).toBe(128 * 3);
+    expect(scaleOf(127 * 128 * 3 + 60)).toBe(128 * 4);
   });
 
   it.each([Number.NaN, Infinity, -Infinity, MAX_FLOAT32, -MAX_FLOAT32])('are not made of %d', (value) => {

@@ -49,9 +49,14 @@ export function quantizeInt8Blocks(values: Float32Array): Uint8Array | undefined
     if (largest >= 0x7f800000) return undefined;
     if (largest === 0) continue;
     scaleBits[block] = largest;
-    scales[block] = (scales[block] as number) / 127;
-    // Up to the next number whose last 7 bits are 0: never down, so no code is beyond 127 and a denormal's scale is not 0.
-    scaleBits[block] = ((scaleBits[block] as number) | 0x7f) + 1;
+    const exact = (scales[block] as number) / 127;
+    scales[block] = exact;
+    // Up to a number whose last 7 bits are 0: never down, so no code is beyond 127 and a denormal's scale is not 0. One
+    // that has been rounded up to such a number already would be a whole step beyond the bound.
+    const isRoundedDown = (scales[block] as number) < exact;
+    scaleBits[block] = isRoundedDown
+      ? ((scaleBits[block] as number) | 0x7f) + 1
+      : ((scaleBits[block] as number) + 0x7f) & ~0x7f;
     const scale = scales[block] as number;
     if (127 * scale > MAX_FLOAT32) return undefined;
     const inverse = 1 / scale;

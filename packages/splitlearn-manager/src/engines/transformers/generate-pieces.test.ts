@@ -1,4 +1,4 @@
-import { type Model, tensor } from '@splitlearn/comm';
+import { type Model, tensor } from '@splitlearn/comm/model';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { callWith, collect, first, load, managerError, run, stream, textOf } from '../../../test/fixtures/tiny-gpt2.js';
 

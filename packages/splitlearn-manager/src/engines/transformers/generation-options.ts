@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import type { JsonValue } from '@splitlearn/comm';
+import type { JsonValue } from '@splitlearn/comm/model';
 import { z } from 'zod';
 import { ManagerError } from '../../errors.js';
 

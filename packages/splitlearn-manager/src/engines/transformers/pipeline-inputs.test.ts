@@ -1,4 +1,4 @@
-import { type ModelCall, type Tensors, tensor } from '@splitlearn/comm';
+import { type ModelCall, type Tensors, tensor } from '@splitlearn/comm/model';
 import { RawImage } from '@xenova/transformers';
 import { describe, expect, it } from 'vitest';
 import { callWith, managerError } from '../../../test/fixtures/tiny-gpt2.js';

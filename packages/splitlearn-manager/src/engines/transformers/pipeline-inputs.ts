@@ -1,4 +1,4 @@
-import type { JsonValue, ModelCall, Tensor, Tensors } from '@splitlearn/comm';
+import type { JsonValue, ModelCall, Tensor, Tensors } from '@splitlearn/comm/model';
 import type * as Library from '@xenova/transformers';
 import { ManagerError } from '../../errors.js';
 import type { Task, TaskInput } from './tasks.js';

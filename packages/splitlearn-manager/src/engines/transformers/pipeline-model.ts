@@ -1,4 +1,4 @@
-import { type Model, type ModelCall, markMovable, type Tensors, tensor } from '@splitlearn/comm';
+import { type Model, type ModelCall, markMovable, type Tensors, tensor } from '@splitlearn/comm/model';
 import type * as Library from '@xenova/transformers';
 import { ManagerError } from '../../errors.js';
 import { runError } from '../onnx-errors.js';

@@ -1,4 +1,4 @@
-import { assertTensor, type Tensors, tensor } from '@splitlearn/comm';
+import { assertTensor, type Tensors, tensor } from '@splitlearn/comm/model';
 import { RawImage } from '@xenova/transformers';
 import { describe, expect, it } from 'vitest';
 import { pipelineOutputs } from './pipeline-outputs.js';

@@ -1,4 +1,4 @@
-import { type Tensor, type TensorInfo, type Tensors, tensor } from '@splitlearn/comm';
+import { type Tensor, type TensorInfo, type Tensors, tensor } from '@splitlearn/comm/model';
 import type { TaskOutput } from './tasks.js';
 
 /** Pixels, as transformers.js has them. */

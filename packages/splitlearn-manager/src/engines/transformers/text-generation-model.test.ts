@@ -1,5 +1,5 @@
 import { MessageChannel } from 'node:worker_threads';
-import { CommError, type Model, type Tensors, tensor } from '@splitlearn/comm';
+import { CommError, type Model, type Tensors, tensor } from '@splitlearn/comm/model';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import {
   callWith,

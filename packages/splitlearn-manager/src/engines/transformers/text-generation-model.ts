@@ -1,4 +1,4 @@
-import { type Model, type ModelCall, type Tensor, type Tensors, tensor } from '@splitlearn/comm';
+import { type Model, type ModelCall, type Tensor, type Tensors, tensor } from '@splitlearn/comm/model';
 import type { PreTrainedModel, PreTrainedTokenizer } from '@xenova/transformers';
 import { ManagerError } from '../../errors.js';
 import { decoderOf } from './decoder.js';
