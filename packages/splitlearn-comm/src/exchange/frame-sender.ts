@@ -17,6 +17,7 @@ const SMALL_BURST_BYTES = 64 * 1024;
 /** What is handed to HTTP/2 at once: enough to keep it busy, and no more than a small call can wait for. */
 const HANDED_OVER_BYTES = 512 * 1024;
 const SLAB_BYTES = 64 * 1024;
+const FIRST_SLAB_BYTES = 2 * 1024;
 /** Small frames leave in runs of about this size, well below what may be on the way without the bulk right. */
 const RUN_BYTES = 16 * 1024;
 
@@ -55,7 +56,7 @@ export class FrameSender {
   readonly #right: BulkRight;
   readonly #hooks: SenderHooks;
   readonly #maxFrameBytes: number;
-  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  #slab = Buffer.alloc(0);
   #slabStart = 0;
   #slabEnd = 0;
   /** Runs of small frames; the last one may still be growing, in the slab. */
@@ -174,7 +175,9 @@ export class FrameSender {
   #room(bytes: number): number {
     if (this.#slabEnd + bytes > this.#slab.length) {
       this.#cutRun();
-      this.#slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
+      // Each is twice the one before, so that a connection which says little takes little.
+      const slabBytes = Math.min(Math.max(2 * this.#slab.length, FIRST_SLAB_BYTES), SLAB_BYTES);
+      this.#slab = Buffer.allocUnsafeSlow(Math.max(slabBytes, bytes));
       this.#slabStart = this.#slabEnd = 0;
     }
     return this.#slabEnd;
