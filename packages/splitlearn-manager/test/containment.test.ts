@@ -54,7 +54,7 @@ describe('a process that takes more than maxMemoryBytes', () => {
     const file = join(folder, 'model.onnx');
     copyFileSync(fixture('onnx/external-data-sparse.onnx'), file);
     writeFileSync(join(folder, 'sparse.bin'), '');
-    truncateSync(join(folder, 'sparse.bin'), 2 ** 33);
+    truncateSync(join(folder, 'sparse.bin'), 2 ** 30);
     const error = await whileAnotherAnswers(() => failure(start(file, limit)));
     expect(error.code).toBe('MODEL_MEMORY_EXCEEDED');
     expect(error.message).toContain('bytes of memory to load, more than its maxMemoryBytes of 400000000');

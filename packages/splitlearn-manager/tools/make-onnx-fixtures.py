@@ -174,7 +174,7 @@ def unusable():
     external("external-data-above", "../loop.onnx", count=16)
     external("external-data-absolute", "/etc/passwd", count=16)
     external("external-data-terabyte", "external-data.bin", count=2**38)
-    external("external-data-sparse", "sparse.bin", count=2**31)
+    external("external-data-sparse", "sparse.bin", count=2**28)
     float_in_out = [tensor("x")], [tensor("y")]
     save("future-opset", [helper.make_node("Identity", ["x"], ["y"])], *float_in_out, opset=999)
     save("unknown-operator", [helper.make_node("Frobnicate", ["x"], ["y"])], *float_in_out)

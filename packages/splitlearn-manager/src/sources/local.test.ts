@@ -1,6 +1,16 @@
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManagerError } from '../errors.js';
 import { type ModelConfig, parseModelConfig } from '../models/model-config.js';
@@ -49,10 +59,11 @@ describe('a file', () => {
     expect((await locate({ source, engine: 'transformers' })).engine).toBe('transformers');
   });
 
-  it('counts with its external data, but not with what cannot be read', async () => {
-    write({ 'm/big.onnx': 10, 'm/big.onnx_data': 100, 'm/big.onnx.data': 1000, 'm/other.onnx': 7 });
-    symlinkSync('nowhere', join(root, 'm/big.onnx_data_1'));
-    expect((await locate(join(root, 'm/big.onnx'))).fileBytes).toBe(1110);
+  it('counts with its external data, and not with what only lies beside it', async () => {
+    write({ 'm/sparse.bin': 1000, 'm/sparse.onnx_data': 100, 'm/other.onnx': 7 });
+    const file = fileURLToPath(new URL('../../test/fixtures/onnx/external-data-sparse.onnx', import.meta.url));
+    copyFileSync(file, join(root, 'm/sparse.onnx'));
+    expect((await locate(join(root, 'm/sparse.onnx'))).fileBytes).toBe(1000 + statSync(file).size);
   });
 
   it('cannot have a file inside', async () => {
@@ -215,7 +226,7 @@ describe('the type of the weights', () => {
     write({ 'm/onnx/model.onnx': 1, 'm/onnx/model_quantized.onnx': 2, 'm/onnx/model_quantized.onnx_data': 3 });
     const source = join(root, 'm');
     expect(await locate({ source, dtype: 'q8' })).toMatchObject({
-      ...{ file: join(root, 'm/onnx/model_quantized.onnx'), fileBytes: 5 },
+      ...{ file: join(root, 'm/onnx/model_quantized.onnx'), fileBytes: 2 },
     });
     expect((await failure({ source, dtype: 'fp16' })).message).toContain("'fp16'");
   });

@@ -4,6 +4,7 @@ import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'nod
 import { ManagerError } from '../errors.js';
 import type { ResolvedModelConfig } from '../models/model-config.js';
 import { CATALOG } from './catalog.js';
+import { externalDataBytes } from './external-data.js';
 import { type ChosenFiles, chooseFiles, isJavaScript } from './file-choice.js';
 import { isSharedBlob } from './hub/repository-paths.js';
 
@@ -134,9 +135,8 @@ async function filesIn(folder: string): Promise<string[]> {
 }
 
 async function sizeWithExternalData(file: string): Promise<number> {
-  const names = (await readdir(dirname(file))).filter((name) => name.startsWith(basename(file)));
-  const found = await Promise.all(names.map((name) => stat(join(dirname(file), name)).catch(() => undefined)));
-  return found.reduce((sum, stats) => sum + (stats?.size ?? 0), 0);
+  const { size } = await stat(file);
+  return file.endsWith('.onnx') ? size + (await externalDataBytes(file)) : size;
 }
 
 function notFound(source: string, path: string): ManagerError {
