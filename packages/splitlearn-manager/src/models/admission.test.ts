@@ -1,19 +1,15 @@
-import type { ComputeFunction } from '@splitlearn/comm';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { bringToLife, failure, knownModel, MIB, settle } from '../../test/support/models.js';
 import { abortable } from '../abortable.js';
 import { ManagerError } from '../errors.js';
 import { machineProbes } from '../resources/probes.js';
 import { ResourceManager } from '../resources/resource-manager.js';
 import { Admission, type EvictionReason } from './admission.js';
 import type { EvictionPolicy } from './eviction.js';
-import { ManagedModel } from './managed-model.js';
-import { parseModelConfig } from './model-config.js';
-import { RegisteredModel } from './registered-model.js';
+import type { RegisteredModel } from './registered-model.js';
 
-const MIB = 2 ** 20;
 const NEVER = new AbortController().signal;
-const computeFn: ComputeFunction = { compute: async () => ({ outputs: {} }) };
 
 interface Settings {
   readonly limitMib?: number;
@@ -55,30 +51,14 @@ function setUp({ limitMib = 100, availableMib = 10_000, maxModels = 16, policy }
   });
   /** Makes a model known. */
   const know = (modelId: string, config: { pinned?: boolean } = {}) => {
-    const located = { modelId, engine: 'onnx', folder: '/', file: '/m.onnx', fileBytes: 1 } as const;
-    const resolved = parseModelConfig({ source: modelId, ...config });
-    const model = new RegisteredModel({ order: 0, config: resolved, located, bringUp: async () => {} });
+    const model = knownModel(modelId, config);
     models.set(modelId, model);
     return model;
   };
   /** Begins a model's life, in memory that has been reserved for it. */
   const live = async (model: RegisteredModel, mib: number) => {
-    const { modelId } = model;
-    model.life = new ManagedModel({
-      ...{ modelId, reservationId: modelId, instances: 1, threads: 1, memoryBytes: mib * MIB },
-      startHost: async () => ({
-        ...{ computeFn, info: {}, died: new Promise<ManagerError>(() => {}) },
-        memoryBytes: async () => mib * MIB,
-        stop: async () => {},
-      }),
-      onCrash: () => {},
-      onState: () => {},
-      onIdle: () => {},
-    });
-    model.starting = model.life.load();
-    await model.starting;
-    model.starting = undefined;
-    resources.recordUse(modelId, mib * MIB);
+    await bringToLife(model, mib * MIB);
+    resources.recordUse(model.modelId, mib * MIB);
     return model;
   };
   /** A model that has been loaded, and not been asked for since so many milliseconds. */
@@ -94,20 +74,6 @@ function setUp({ limitMib = 100, availableMib = 10_000, maxModels = 16, policy }
     admission.admit(model, model.modelId, { memoryBytes: mib * MIB, threads: 3 }, evict, signal);
   const plan = (modelId: string, mib: number) => admission.plan(modelId, mib * MIB);
   return { admission, resources, machine, evicted, know, live, load, admit, plan };
-}
-
-/** Lets everything that is due happen. */
-function settle(): Promise<unknown> {
-  return vi.advanceTimersByTimeAsync(0);
-}
-
-async function failure(work: Promise<unknown>): Promise<ManagerError> {
-  const error = await work.then(
-    () => expect.fail('nothing was thrown'),
-    (reason) => reason,
-  );
-  expect(error).toBeInstanceOf(ManagerError);
-  return error;
 }
 
 function ids(models: readonly { readonly modelId: string }[]): string[] {

@@ -1,7 +1,7 @@
 // Random lives of some models in virtual time: whatever is asked for in whatever order, what the manager promises holds.
-import type { ComputeFunction } from '@splitlearn/comm';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { FakeHost, MIB } from '../../test/support/models.js';
 import { ManagerError } from '../errors.js';
 import type { HostOptions, ModelHost } from '../hosts/model-host.js';
 import { machineProbes } from '../resources/probes.js';
@@ -12,44 +12,27 @@ import type { ModelLease } from './lease.js';
 import type { ModelConfig, ResolvedModelConfig } from './model-config.js';
 
 const RUNS = 10_000;
-const MIB = 2 ** 20;
 /** What is refused where there is no room. */
 const NO_ROOM = new Set<string>(['INSUFFICIENT_MEMORY', 'TOO_MANY_MODELS']);
+/** The one load that may be refused although there would be room. */
+const LOAD_WITHOUT_EVICTION = 'load-without-eviction';
 const QUIET = { warn() {}, error() {} };
 
-/** A host without a process: starts and ends when it is told to. */
-class FakeHost implements ModelHost {
+/** A host that tells when it ends while it is in use. */
+class WatchedHost extends FakeHost {
   readonly modelId: string;
-  readonly info = {};
-  readonly pid = 1;
-  readonly computeFn: ComputeFunction = { compute: async () => ({ outputs: {} }) };
-  readonly died: Promise<ManagerError>;
-  crash!: () => void;
-  alive = true;
   leases = 0;
   readonly #world: World;
-  readonly #bytes: number;
 
   constructor(world: World, modelId: string, bytes: number) {
-    this.#world = world;
-    this.#bytes = bytes;
+    super(modelId, bytes);
     this.modelId = modelId;
-    this.died = new Promise((resolve) => {
-      this.crash = () => {
-        if (!this.alive) return;
-        this.alive = false;
-        resolve(new ManagerError('MODEL_CRASHED', `the process of model '${modelId}' ended`));
-      };
-    });
+    this.#world = world;
   }
 
-  async memoryBytes(): Promise<number> {
-    return this.alive ? this.#bytes : 0;
-  }
-
-  async stop(): Promise<void> {
+  override async stop(): Promise<void> {
     if (this.leases > 0 && !this.#world.cutOffs.has(this.modelId)) this.#world.wrong.push(`${this.modelId}: in use`);
-    this.alive = false;
+    await super.stop();
   }
 }
 
@@ -61,8 +44,8 @@ interface Setting {
 
 /** A manager, its models, and all that is checked of them. */
 class World {
-  readonly hosts: FakeHost[] = [];
-  readonly leases: { lease: ModelLease; host: FakeHost }[] = [];
+  readonly hosts: WatchedHost[] = [];
+  readonly leases: { lease: ModelLease; host: WatchedHost }[] = [];
   /** Models whose requests may be cut off now, because somebody said so. */
   readonly cutOffs = new Set<string>();
   readonly wrong: string[] = [];
@@ -163,7 +146,7 @@ class World {
       });
     });
     if (fails) throw new ManagerError('MODEL_LOAD_FAILED', 'damaged');
-    const host = new FakeHost(this, modelId, this.#model(modelId).mib * MIB);
+    const host = new WatchedHost(this, modelId, this.#model(modelId).mib * MIB);
     this.hosts.push(host);
     return host;
   }
@@ -178,7 +161,7 @@ class World {
     const [what, modelId] = name.split(' ');
     const others = this.#setting.models.some(({ pinned }, other) => pinned && String(other) !== modelId);
     const { mib, instances } = this.#model(modelId ?? '');
-    return what === 'reload' || others || mib * instances > this.#setting.limitMib;
+    return what === 'reload' || what === LOAD_WITHOUT_EVICTION || others || mib * instances > this.#setting.limitMib;
   }
 }
 
@@ -197,11 +180,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   {
     weight: 2,
-    arbitrary: index.map(
-      (i): Step =>
-        (world) =>
-          loadStep(world, i),
-    ),
+    arbitrary: fc.tuple(index, fc.constantFrom(true, true, false)).map(([i, evict]) => loadStep(i, evict)),
   },
   { weight: 1, arbitrary: fc.tuple(index, fc.constantFrom(0, 50)).map(([i, graceMs]) => unloadStep(i, graceMs)) },
   { weight: 1, arbitrary: index.map(reloadStep) },
@@ -241,9 +220,12 @@ function acquireStep(index: number, patienceMs: number): Step {
   return (world) => world.acquire(world.config(index).modelId ?? '', patienceMs);
 }
 
-function loadStep(world: World, index: number): void {
-  const config = world.config(index);
-  world.follow(`load ${config.modelId}`, world.manager.loadModel(config));
+function loadStep(index: number, evict: boolean): Step {
+  return (world) => {
+    const config = world.config(index);
+    const what = evict ? 'load' : LOAD_WITHOUT_EVICTION;
+    world.follow(`${what} ${config.modelId}`, world.manager.loadModel(config, { evict }));
+  };
 }
 
 function unloadStep(index: number, graceMs: number): Step {

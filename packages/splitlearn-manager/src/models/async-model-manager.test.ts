@@ -1,50 +1,33 @@
-import type { ComputeFunction } from '@splitlearn/comm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { FakeHost, failure, MIB, settle } from '../../test/support/models.js';
 import { ManagerError } from '../errors.js';
-import type { HostOptions, ModelHost } from '../hosts/model-host.js';
+import type { HostOptions } from '../hosts/model-host.js';
 import { machineProbes } from '../resources/probes.js';
 import { ResourceManager } from '../resources/resource-manager.js';
 import { AsyncModelManager, type AsyncModelManagerOptions } from './async-model-manager.js';
 import type { ModelConfig } from './model-config.js';
 
-const MIB = 2 ** 20;
 const START_MS = 20;
 
-/** A host without a process. */
-class FakeHost implements ModelHost {
-  readonly info = {};
-  readonly pid = 7;
-  readonly computeFn: ComputeFunction = { compute: async () => ({ outputs: {} }) };
-  readonly died: Promise<ManagerError>;
+/** A host that knows what it was started with. */
+class ConfiguredHost extends FakeHost {
   readonly options: HostOptions;
-  crash!: () => void;
-  alive = true;
-  readonly #bytes: number;
 
   constructor(options: HostOptions, bytes: number) {
+    super(options.modelId, bytes);
     this.options = options;
-    this.#bytes = bytes;
-    this.died = new Promise((resolve) => {
-      this.crash = () => {
-        this.alive = false;
-        resolve(new ManagerError('MODEL_CRASHED', `the process of '${options.modelId}' ended`));
-      };
-    });
-  }
-
-  async memoryBytes(): Promise<number> {
-    return this.alive ? this.#bytes : 0;
-  }
-
-  async stop(): Promise<void> {
-    this.alive = false;
   }
 }
 
 /** A manager whose models take what their `source` says in MiB, in hosts that need 20 ms to start. */
 function setUp(options: Omit<AsyncModelManagerOptions, 'resourceManager'> = {}, limitMib = 100) {
-  const hosts: FakeHost[] = [];
-  const world = { broken: undefined as ManagerError | undefined, located: 0 };
+  const hosts: ConfiguredHost[] = [];
+  const world = {
+    broken: undefined as ManagerError | undefined,
+    located: 0,
+    revision: 'old',
+    locating: undefined as Promise<void> | undefined,
+  };
   const logger = { warn: vi.fn(), error: vi.fn() };
   const resourceManager = new ResourceManager({
     memoryLimitBytes: limitMib * MIB,
@@ -62,9 +45,17 @@ function setUp(options: Omit<AsyncModelManagerOptions, 'resourceManager'> = {}, 
     {
       locateModel: async ({ modelId, source }) => {
         world.located++;
+        await world.locating;
         if (source === 'nowhere') throw new ManagerError('SOURCE_NOT_FOUND', 'there is no nowhere');
         const fileBytes = Number(source) * MIB;
-        return { modelId: modelId ?? source, engine: 'onnx', folder: '/', file: '/m.onnx', fileBytes };
+        return {
+          modelId: modelId ?? source,
+          engine: 'onnx',
+          folder: '/',
+          file: '/m.onnx',
+          fileBytes,
+          revision: world.revision,
+        };
       },
       estimateNeed: async (_, { fileBytes }) => ({
         memoryBytes: fileBytes,
@@ -79,7 +70,7 @@ function setUp(options: Omit<AsyncModelManagerOptions, 'resourceManager'> = {}, 
           });
         });
         if (world.broken) throw world.broken;
-        const host = new FakeHost(hostOptions, Number(sourceOf(hostOptions.modelId)) * MIB);
+        const host = new ConfiguredHost(hostOptions, Number(sourceOf(hostOptions.modelId)) * MIB);
         hosts.push(host);
         return host;
       },
@@ -111,20 +102,6 @@ async function inTime<T>(work: Promise<T>): Promise<T> {
   work.catch(() => {});
   await vi.advanceTimersByTimeAsync(START_MS);
   return work;
-}
-
-/** Lets everything that is due happen. */
-function settle(): Promise<unknown> {
-  return vi.advanceTimersByTimeAsync(0);
-}
-
-async function failure(work: Promise<unknown>): Promise<ManagerError> {
-  const error = await work.then(
-    () => expect.fail('nothing was thrown'),
-    (reason) => reason,
-  );
-  expect(error).toBeInstanceOf(ManagerError);
-  return error;
 }
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance', 'Date'] }));
@@ -162,6 +139,7 @@ describe('a model that is registered', () => {
     await manager.registerModel(config('known', 10));
     world.broken = new ManagerError('MODEL_LOAD_FAILED', 'damaged');
     expect(await failure(inTime(manager.acquire('known')))).toBe(world.broken);
+    expect(await failure(inTime(manager.loadModel(config('known', 10))))).toBe(world.broken);
     expect(manager.getModelInfo('known')).toMatchObject({ state: 'FAILED', failure: 'damaged' });
     expect(await failure(inTime(manager.loadModel(config('new', 10))))).toBe(world.broken);
     expect(manager.modelIds()).toEqual(['known']);
@@ -309,6 +287,32 @@ describe('an eviction', () => {
   });
 });
 
+describe('a load without eviction', () => {
+  it('evicts when a request has joined it that may', async () => {
+    const { manager, load, config, alive } = setUp();
+    await load('idle', 60);
+    // It may turn out to take less than was thought, so others wait for it.
+    const starting = manager.loadModel(config('starting', 10));
+    await settle();
+    const keeping = manager.loadModel(config('new', 60), { evict: false });
+    await settle();
+    const acquiring = manager.acquire('new');
+    await vi.advanceTimersByTimeAsync(2 * START_MS);
+    await Promise.all([starting, keeping]);
+    (await acquiring).release();
+    expect([alive('idle'), alive('starting'), alive('new')]).toEqual([0, 1, 1]);
+  });
+
+  it('evicts when a load has joined it that may, and a model that is new stays known', async () => {
+    const { manager, load, config, alive } = setUp();
+    await load('idle', 60);
+    const loads = [manager.loadModel(config('new', 60), { evict: false }), manager.loadModel(config('new', 60))];
+    await inTime(Promise.all(loads));
+    expect([alive('idle'), alive('new')]).toEqual([0, 1]);
+    expect(manager.getModelInfo('new').state).toBe('READY');
+  });
+});
+
 describe('keepAliveMs', () => {
   it('unloads a model that nobody has asked for that long, and not one in use', async () => {
     const { manager, load, alive, evictions } = setUp();
@@ -412,8 +416,9 @@ describe('reloading', () => {
     await load('m', 40);
     const lease = await manager.acquire('m');
     world.broken = new ManagerError('MODEL_LOAD_FAILED', 'damaged');
+    world.revision = 'new';
     expect(await failure(inTime(manager.reloadModel('m')))).toBe(world.broken);
-    expect(manager.getModelInfo('m')).toMatchObject({ state: 'READY', loads: 1 });
+    expect(manager.getModelInfo('m')).toMatchObject({ state: 'READY', loads: 1, revision: 'old' });
     expect((await manager.acquire('m')).model).toBe(lease.model);
     expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(40 * MIB);
     world.broken = undefined;
@@ -459,6 +464,29 @@ describe('reloading', () => {
     expect(hosts.filter((host) => host.alive)).toEqual([]);
     expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(0);
   });
+
+  it.each(['waits for it', 'looks for its files'])(
+    'begins no life of a model that is forgotten when its first load fails while the reload %s',
+    async (what) => {
+      const { manager, world, config, hosts } = setUp();
+      const broken = new ManagerError('MODEL_LOAD_FAILED', 'damaged');
+      world.broken = broken;
+      const loading = failure(manager.loadModel(config('m', 10)));
+      await settle();
+      let found!: () => void;
+      if (what === 'looks for its files') world.locating = new Promise((resolve) => (found = resolve));
+      else found = () => {};
+      const reloading = failure(manager.reloadModel('m'));
+      await vi.advanceTimersByTimeAsync(START_MS);
+      expect(await loading).toBe(broken);
+      world.broken = undefined;
+      found();
+      expect((await inTime(reloading)).code).toBe('MODEL_NOT_FOUND');
+      expect(hosts).toEqual([]);
+      expect(manager.modelIds()).toEqual([]);
+      expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(0);
+    },
+  );
 
   it('loads a model that is not loaded', async () => {
     const { manager, config, alive, world } = setUp();
@@ -533,6 +561,75 @@ describe('unloading', () => {
     await vi.advanceTimersByTimeAsync(START_MS);
     expect(hosts).toEqual([]);
     expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(0);
+  });
+
+  it('of a model that waits for room gives the room to whoever comes next', async () => {
+    const { manager, load, config, hosts, alive } = setUp();
+    await load('used', 60);
+    const lease = await manager.acquire('used');
+    const loading = failure(manager.loadModel(config('m', 60)));
+    await settle();
+    expect(manager.getModelInfo('used').state).toBe('DRAINING');
+    await manager.unloadModel('m');
+    expect((await loading).code).toBe('MODEL_DRAINING');
+    expect(manager.getModelInfo('used').state).toBe('READY');
+    lease.release();
+    await load('next', 40);
+    expect([alive('used'), alive('next')]).toEqual([1, 1]);
+    expect(hosts).toHaveLength(2);
+    expect(manager.modelIds()).toEqual(['used', 'next']);
+    expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(100 * MIB);
+  });
+
+  it('of a model that waits for its turn begins nothing, and its id is free at once', async () => {
+    const { manager, load, config, alive } = setUp();
+    await load('used', 60);
+    const lease = await manager.acquire('used');
+    const first = manager.loadModel(config('first', 60));
+    const loading = failure(manager.loadModel(config('m', 10)));
+    await settle();
+    await manager.unloadModel('m');
+    const again = manager.loadModel(config('m', 20));
+    await settle();
+    lease.release();
+    await vi.advanceTimersByTimeAsync(2 * START_MS);
+    expect((await loading).code).toBe('MODEL_DRAINING');
+    await Promise.all([first, again]);
+    expect([alive('first'), alive('m')]).toEqual([1, 1]);
+    expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(80 * MIB);
+  });
+
+  it('of a model whose reload waits for room gives the room back', async () => {
+    const { manager, load, hosts } = setUp();
+    await load('used', 60);
+    await load('m', 30);
+    const lease = await manager.acquire('used');
+    const reloading = failure(manager.reloadModel('m'));
+    await settle();
+    expect(manager.getModelInfo('used').state).toBe('DRAINING');
+    await manager.unloadModel('m');
+    expect((await reloading).code).toBe('MODEL_DRAINING');
+    expect(manager.getModelInfo('used').state).toBe('READY');
+    lease.release();
+    expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(60 * MIB);
+    expect(hosts).toHaveLength(2);
+  });
+
+  it('of a model that is being evicted waits for its requests no longer than it may', async () => {
+    const { manager, load, config, alive } = setUp();
+    await load('m', 60);
+    await manager.acquire('m');
+    const loading = manager.loadModel(config('new', 60));
+    await vi.advanceTimersByTimeAsync(1_000);
+    const waiting = failure(manager.acquire('m'));
+    const unloading = manager.unloadModel('m', { graceMs: 100 });
+    expect((await waiting).code).toBe('MODEL_DRAINING');
+    await vi.advanceTimersByTimeAsync(100);
+    expect(await unloading).toMatchObject({ interrupted: 1, reclaimedBytes: 60 * MIB });
+    await inTime(loading);
+    expect([alive('m'), alive('new')]).toEqual([0, 1]);
+    expect(manager.listEvictions()).toEqual([]);
+    expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(60 * MIB);
   });
 
   it('makes room that a load waits for', async () => {

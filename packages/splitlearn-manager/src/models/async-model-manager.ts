@@ -1,5 +1,4 @@
 import { EventEmitter } from 'node:events';
-import { isDeepStrictEqual } from 'node:util';
 import type { CallContext, Logger } from '@splitlearn/comm';
 import { ManagerError } from '../errors.js';
 import type { StartHostAt } from '../hosts/start-host.js';
@@ -11,6 +10,7 @@ import { locateModel } from '../sources/locate.js';
 import type { LockfileOptions } from '../sources/lockfile.js';
 import type { AdmissionPlan, EvictionRecord } from './admission.js';
 import type { EvictionPolicy } from './eviction.js';
+import { KnownModels } from './known-models.js';
 import type { ModelLease } from './lease.js';
 import { LifeCycle } from './life-cycle.js';
 import type { ManagerEvents } from './manager-events.js';
@@ -77,7 +77,7 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
   readonly #logger: Logger;
   readonly #lifeCycle: LifeCycle;
   readonly #memoryKeeper: MemoryKeeper;
-  readonly #models = new Map<string, RegisteredModel>();
+  readonly #models = new KnownModels();
   readonly #evictions: EvictionRecord[] = [];
   readonly #lockfile: LockfileOptions | undefined;
   readonly #closing = new AbortController();
@@ -92,7 +92,7 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
     this.metrics = options.metrics ?? new MetricsCollector();
     this.#logger = logger;
     this.#lockfile = options.lockfile;
-    const models = () => this.#models.values();
+    const models = () => this.#models.all();
     const { resourceManager, metrics } = this;
     this.#lifeCycle = new LifeCycle({
       ...{ resourceManager, metrics, maxModels, policy: evictionPolicy, maxMessageLength, logger, models },
@@ -128,15 +128,15 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
    * nothing more than wait for it; concurrent loads of one model are one load. Where there is no room, idle models are
    * evicted, and busy ones once their requests have ended; pinned ones never.
    *
-   * @throws ManagerError what {@link registerModel} throws; `MODEL_LOAD_FAILED`, `INSUFFICIENT_MEMORY`,
-   * `TOO_MANY_MODELS`. A model that was not known before and could not be loaded leaves nothing behind.
+   * @throws ManagerError what {@link registerModel} throws; `MODEL_LOAD_FAILED`, `MODEL_MEMORY_EXCEEDED`,
+   * `DEVICE_UNAVAILABLE`, `INSUFFICIENT_MEMORY`, `TOO_MANY_MODELS`. A model that was not known before and could not be loaded leaves nothing behind.
    */
   async loadModel(modelConfig: string | ModelConfig, { evict = true }: LoadOptions = {}): Promise<ManagedModelInfo> {
     const { model, isNew } = await this.#register(modelConfig);
     try {
       await model.load(evict);
     } catch (error) {
-      if (isNew) this.#forget(model);
+      if (isNew) this.#models.forget(model);
       throw error;
     }
     return describeModel(model);
@@ -152,11 +152,11 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
    * Lends a model out until the lease is released. One that is not loaded is loaded first, for which others may be
    * evicted; one whose process has ended is waited for until it is up again.
    *
-   * @throws ManagerError `MODEL_NOT_FOUND`, `MODEL_DRAINING`, `MODEL_LOAD_FAILED`, `MODEL_FAILED`,
-   * `INSUFFICIENT_MEMORY`, `TOO_MANY_MODELS`; the signal's reason when the caller's time runs out first.
+   * @throws ManagerError `MODEL_NOT_FOUND`, `MODEL_DRAINING`, `MODEL_FAILED`, what {@link loadModel} throws where it has to
+   * be loaded; the signal's reason when the caller's time runs out first.
    */
   async acquire(modelId: string, context?: Pick<CallContext, 'signal'>): Promise<ModelLease> {
-    const model = this.#find(modelId);
+    const model = this.#models.find(modelId);
     // Looking at a signal makes it, which costs more than all of the rest here.
     return model.lease() ?? model.acquire(context?.signal);
   }
@@ -185,7 +185,7 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
    * @throws ManagerError `MODEL_NOT_FOUND`, and what {@link loadModel} throws; the one that runs goes on then.
    */
   async reloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<ManagedModelInfo> {
-    const model = this.#find(modelId);
+    const model = this.#models.find(modelId);
     model.reloading ??= this.#reload(model, graceMs).finally(() => (model.reloading = undefined));
     await model.reloading;
     return describeModel(model);
@@ -197,7 +197,7 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
    * @throws ManagerError `MODEL_NOT_FOUND`.
    */
   async unloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<UnloadReport> {
-    const model = this.#find(modelId);
+    const model = this.#models.find(modelId);
     if (model.removal) throw new ManagerError('MODEL_DRAINING', `model '${modelId}' is being unloaded already`);
     const startedMs = performance.now();
     model.removal = new ManagerError(
@@ -207,14 +207,13 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
     let removed!: () => void;
     model.removed = new Promise<void>((resolve) => (removed = resolve));
     model.refuse(model.removal);
-    clearTimeout(model.idleTimer);
     try {
       const outcomes = await Promise.all(model.lives.map((life) => this.#lifeCycle.end(life, graceMs)));
       const reclaimedBytes = outcomes.reduce((sum, outcome) => sum + outcome.reclaimedBytes, 0);
       const interrupted = outcomes.reduce((sum, outcome) => sum + outcome.interrupted, 0);
       return { modelId, interrupted, reclaimedBytes, durationMs: performance.now() - startedMs };
     } finally {
-      this.#forget(model);
+      this.#models.forget(model);
       removed();
       this.metrics.recordModelUnload(modelId);
     }
@@ -222,17 +221,17 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
 
   /** The ids of all models that are known, in the order in which they were given. */
   modelIds(): readonly string[] {
-    return this.#sorted().map(({ modelId }) => modelId);
+    return this.#models.sorted().map(({ modelId }) => modelId);
   }
 
   /** All models that are known, in the order in which they were given. */
   listModels(): ManagedModelInfo[] {
-    return this.#sorted().map(describeModel);
+    return this.#models.sorted().map(describeModel);
   }
 
   /** @throws ManagerError `MODEL_NOT_FOUND`. */
   getModelInfo(modelId: string): ManagedModelInfo {
-    return describeModel(this.#find(modelId));
+    return describeModel(this.#models.find(modelId));
   }
 
   getStatistics() {
@@ -249,7 +248,7 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
     this.#memoryKeeper.stop();
     this.#closing.abort(new ManagerError('SHUT_DOWN', 'the server is shutting down'));
     await Promise.all(
-      [...this.#models.values()].map(async (model) => {
+      [...this.#models.all()].map(async (model) => {
         if (model.removal) await model.life?.unload(graceMs);
         else await this.unloadModel(model.modelId, { graceMs });
       }),
@@ -263,16 +262,11 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
     const { modelId } = located;
     if (this.#shutDown)
       throw new ManagerError('SHUT_DOWN', `model '${modelId}' cannot be loaded: the server is shutting down`);
-    const present = this.#models.get(modelId);
-    if (present && !isDeepStrictEqual(present.config, config)) throw alreadyLoaded(modelId);
+    const present = this.#models.same(modelId, config);
     if (present) return { model: present, isNew: false };
-    const bringUp = async (evict: boolean, signal: AbortSignal) => {
-      await model.settled();
-      // An eviction may have been given up, or a reload have come first.
-      await (model.life ? model.life.load() : this.#lifeCycle.begin(model, evict, signal));
-    };
+    const bringUp = (evict: boolean, signal: AbortSignal) => this.#lifeCycle.bringUp(model, evict, signal);
     const model = new RegisteredModel({ order, config, located, bringUp });
-    this.#models.set(modelId, model);
+    this.#models.add(model);
     return { model, isNew: true };
   }
 
@@ -313,28 +307,6 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
       this.#logger.error(`a listener of '${name}' failed: ${(error as Error)?.stack ?? error}`);
     }
   }
-
-  #sorted(): RegisteredModel[] {
-    const models = [...this.#models.values()];
-    return models.length < 2 ? models : models.sort((one, other) => one.order - other.order);
-  }
-
-  #forget(model: RegisteredModel): void {
-    // Who still holds it, such as a reload that waits, must not begin another life of it.
-    model.removal ??= new ManagerError('MODEL_NOT_FOUND', `there is no model '${model.modelId}' here any more`);
-    model.refuse(model.removal);
-    clearTimeout(model.idleTimer);
-    if (this.#models.get(model.modelId) === model) this.#models.delete(model.modelId);
-  }
-
-  #find(modelId: string): RegisteredModel {
-    const model = this.#models.get(modelId);
-    if (model) return model;
-    const known = this.modelIds()
-      .map((id) => `'${id}'`)
-      .join(', ');
-    throw new ManagerError('MODEL_NOT_FOUND', `there is no model '${modelId}' here; loaded: ${known || 'none'}`);
-  }
 }
 
 function everyInterval(intervalMs: number, work: () => void): () => void {
@@ -345,11 +317,4 @@ function everyInterval(intervalMs: number, work: () => void): () => void {
 /** A model that runs on another machine has no files here. */
 function elsewhere({ modelId, source, engine = 'onnx' }: ResolvedModelConfig): LocatedModel {
   return { modelId: modelId ?? source, engine, folder: '', file: '', fileBytes: 0 };
-}
-
-function alreadyLoaded(modelId: string): ManagerError {
-  return new ManagerError(
-    'MODEL_ALREADY_LOADED',
-    `a model '${modelId}' is loaded with another configuration; unload it first, or give this one another modelId`,
-  );
 }

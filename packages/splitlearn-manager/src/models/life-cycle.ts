@@ -44,8 +44,27 @@ export class LifeCycle {
     });
   }
 
+  /** Begins a life of a model that has none. */
+  bringUp(model: RegisteredModel, evict: boolean, signal: AbortSignal): Promise<void> {
+    // An eviction may have been given up, or a reload have come first.
+    return model.inTurn(() => model.life?.load() ?? this.#begin(model, evict, signal));
+  }
+
+  /** Begins a new life of a model, and ends the present one when the new one is ready and its requests are over. */
+  async replace(model: RegisteredModel, graceMs: number): Promise<void> {
+    const before = await model.inTurn(async () => {
+      if (model.removal) throw model.removal;
+      const { life } = model;
+      await this.#begin(model, true, model.removing.signal);
+      return life;
+    });
+    if (!before) return;
+    model.previous = before;
+    await this.end(before, graceMs).finally(() => (model.previous = undefined));
+  }
+
   /** Makes room for a life of a model and starts it. It takes the place of the present one, if there is one, when it is ready. */
-  async begin(model: RegisteredModel, evict: boolean, signal: AbortSignal): Promise<void> {
+  async #begin(model: RegisteredModel, evict: boolean, signal: AbortSignal): Promise<void> {
     const { modelId, config, located, life: before } = model;
     const reservationId = before?.reservationId === modelId ? `${modelId} (next)` : modelId;
     const { memoryBytes, parts } = await this.estimateNeed(config, located);
@@ -57,11 +76,6 @@ export class LifeCycle {
       ...(device.startsWith('cuda') && { gpuMemoryBytes: parts.weights }),
     };
     const { threads } = await this.admission.admit(model, reservationId, request, evict, signal);
-    if (model.life && model.life !== before) {
-      // A reload and a request have both waited for room, and the other came first.
-      if (model.life.reservationId !== reservationId) this.#options.resourceManager.releaseModel(reservationId);
-      return model.life.load();
-    }
     const life: ManagedModel = new ManagedModel({
       ...{ modelId, reservationId, threads, memoryBytes },
       instances,
@@ -79,7 +93,6 @@ export class LifeCycle {
       if (model.removal) throw model.removal;
       await life.load();
       await this.measure(life);
-      model.failure = undefined;
       model.loads++;
       this.idle(model);
     } catch (error) {
@@ -98,17 +111,6 @@ export class LifeCycle {
   /** What a model is thought to need. */
   estimateNeed(...[config, located]: Parameters<typeof estimateNeed>): ReturnType<typeof estimateNeed> {
     return (this.#options.estimateNeed ?? estimateNeed)(config, located);
-  }
-
-  /** Begins a new life of a model, and ends the present one when the new one is ready and its requests are over. */
-  async replace(model: RegisteredModel, graceMs: number): Promise<void> {
-    await model.settled();
-    if (model.removal) throw model.removal;
-    const before = model.life;
-    if (!before) return model.load();
-    await this.begin(model, true, new AbortController().signal);
-    model.previous = before;
-    await this.end(before, graceMs).finally(() => (model.previous = undefined));
   }
 
   async end(life: ManagedModel, graceMs: number): Promise<UnloadOutcome> {
@@ -136,11 +138,11 @@ export class LifeCycle {
       life.retire();
       try {
         await abortable(life.whenIdle(), signal);
-        // Until it has gone, too, there is no room for another model.
-        if (model.previous) await abortable(model.previous.unload(Number.POSITIVE_INFINITY), signal);
+        // Until it has gone, too, there is no room for another model. Whether it ends well is for the reload to tell.
+        if (model.previous)
+          await abortable(Promise.allSettled([model.previous.unload(Number.POSITIVE_INFINITY)]), signal);
       } catch (error) {
         life.resume();
-        model.serve();
         throw error;
       }
       if (model.removal) return;

@@ -1,91 +1,38 @@
 import type { ComputeFunction } from '@splitlearn/comm';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { type FakeHost, type FakeStart, FakeStarts, failure, settle } from '../../test/support/models.js';
 import { ManagerError } from '../errors.js';
-import type { ModelHost } from '../hosts/model-host.js';
 import type { ModelLease } from './lease.js';
 import { ManagedModel } from './managed-model.js';
 
 const MINUTE_MS = 60_000;
 const COOL_DOWN_MS = 5 * MINUTE_MS;
 
-/** A host that does what a test says. */
-class FakeHost implements ModelHost {
-  readonly info: ModelHost['info'];
-  readonly pid = 1;
-  readonly computeFn: ComputeFunction = { compute: async () => ({ outputs: {} }) };
-  readonly died: Promise<ManagerError>;
-  crash!: (message?: string) => void;
-  dead = false;
-  stops = 0;
-
-  constructor(name: string) {
-    this.info = { attributes: { name } };
-    this.died = new Promise((resolve) => {
-      this.crash = (message = 'the process ended') => {
-        this.dead = true;
-        resolve(new ManagerError('MODEL_CRASHED', message));
-      };
-    });
-  }
-
-  get alive(): boolean {
-    return !this.dead && this.stops === 0;
-  }
-
-  async memoryBytes(): Promise<number> {
-    return this.alive ? 1000 : 0;
-  }
-
-  async stop(): Promise<void> {
-    this.stops++;
-  }
-}
-
-/** One start of a host, which a test makes succeed or fail. */
-interface Start {
-  readonly signal: AbortSignal;
-  readonly host: FakeHost;
-  settled: boolean;
-  succeed(): void;
-  fail(error: Error): void;
-}
-
 /** A model whose hosts start when a test says so. */
 function setUp({ instances = 1, heedsSignal = false } = {}) {
-  const starts: Start[] = [];
+  const fakes = new FakeStarts(1000);
+  fakes.heedsSignal = heedsSignal;
+  const starts = fakes.all;
   const crashes: ManagerError[] = [];
   const states: string[] = [];
   const onIdle = vi.fn();
-  const startHost = (signal: AbortSignal) =>
-    new Promise<ModelHost>((resolve, reject) => {
-      const host = new FakeHost(String(starts.length));
-      const settle = (outcome: () => void) => () => {
-        start.settled = true;
-        outcome();
-      };
-      const start: Start = {
-        signal,
-        host,
-        settled: false,
-        succeed: settle(() => resolve(host)),
-        fail: (error) => settle(() => reject(error))(),
-      };
-      if (heedsSignal) signal.addEventListener('abort', () => start.fail(signal.reason));
-      starts.push(start);
-    });
+  const onState = vi.fn();
   const model = new ManagedModel({
     modelId: 'm',
     instances,
     reservationId: 'm (next)',
     threads: 3,
     memoryBytes: 77,
-    startHost,
+    startHost: (signal) => fakes.begin(signal),
     onCrash: (error) => crashes.push(error),
-    onState: (state, error) => states.push(error ? `${state}: ${error.code}` : state),
+    onState: (state, error) => {
+      states.push(error ? `${state}: ${error.code}` : state);
+      onState(state);
+    },
     onIdle,
   });
-  return { model, starts, crashes, states, onIdle, nthStart: (index: number) => starts[index] as Start };
+  return { model, starts, crashes, states, onIdle, onState, nthStart: (index: number) => fakes.nth(index) };
 }
 
 /** A model that is ready, and its first host. */
@@ -97,26 +44,12 @@ async function setUpReady(options: { instances?: number; heedsSignal?: boolean }
   return { ...all, host: all.nthStart(0).host };
 }
 
-/** Lets everything that is due happen. */
-function settle(): Promise<unknown> {
-  return vi.advanceTimersByTimeAsync(0);
-}
-
-async function failure(work: Promise<unknown>): Promise<ManagerError> {
-  const error = await work.then(
-    () => expect.fail('nothing was thrown'),
-    (reason) => reason,
-  );
-  expect(error).toBeInstanceOf(ManagerError);
-  return error;
-}
-
 function lease(model: ManagedModel): ModelLease {
   return model.tryLease() ?? expect.fail('there is no lease to be had');
 }
 
 /** Ends the newest host, and waits until the next start has begun, which takes that long. */
-async function crashAndRestart({ starts }: { starts: Start[] }, delayMs: number): Promise<void> {
+async function crashAndRestart({ starts }: { starts: FakeStart[] }, delayMs: number): Promise<void> {
   const before = starts.length;
   const newest = starts.at(-1);
   if (!newest?.settled) newest?.succeed();
@@ -164,6 +97,21 @@ describe('loading', () => {
     expect(model.memoryBytes).toBe(2000);
   });
 
+  it('goes on counting as what it took while a host of it is started again', async () => {
+    const { model, host, nthStart } = await setUpReady({ instances: 2 });
+    expect(await model.measureMemory()).toBe(2000);
+    host.crash();
+    await settle();
+    expect(await model.measureMemory()).toBe(2000);
+    nthStart(1).host.crash();
+    await settle();
+    expect(await model.measureMemory()).toBe(2000);
+    nthStart(2).succeed();
+    await settle();
+    expect(await model.measureMemory()).toBe(2000);
+    expect((await model.unload(0)).reclaimedBytes).toBe(1000);
+  });
+
   it('gives all who wait the same error when it fails, and leaves nothing behind', async () => {
     const { model, starts, states, crashes, nthStart } = setUp();
     const waiting = [model.load(), model.load(), model.whenReady()];
@@ -206,6 +154,34 @@ describe('loading', () => {
     expect(model.hosts).toEqual([]);
     expect(model.state).toBe('FAILED');
     expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('gives up the other instances when one cannot be started, and says so when they have ended', async () => {
+    const { model, nthStart } = setUp({ instances: 3, heedsSignal: true });
+    const loading = failure(model.load());
+    let ended!: () => void;
+    nthStart(0).host.stop = () => new Promise((resolve) => (ended = resolve));
+    nthStart(0).succeed();
+    await settle();
+    const broken = new ManagerError('MODEL_LOAD_FAILED', 'damaged');
+    nthStart(2).fail(broken);
+    await settle();
+    expect(nthStart(1).signal.aborted).toBe(true);
+    expect(model.state).toBe('LOADING');
+    ended();
+    expect(await loading).toBe(broken);
+    expect(model.state).toBe('FAILED');
+  });
+
+  it('has not failed before a start that cannot be given up is over', async () => {
+    const { model, nthStart } = setUp({ instances: 2 });
+    const loading = failure(model.load());
+    nthStart(0).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+    await settle();
+    expect(model.state).toBe('LOADING');
+    nthStart(1).succeed();
+    await loading;
+    expect(nthStart(1).host.stops).toBe(1);
   });
 
   it('does not start an instance again that crashed while another could not be started', async () => {
@@ -388,7 +364,50 @@ describe('a retired model', () => {
     const after = model.whenReady();
     nthStart(1).succeed();
     await Promise.all([before, after]);
-    expect(states).toEqual(['READY', 'DRAINING', 'LOADING', 'READY']);
+    expect(states).toEqual(['READY', 'DRAINING', 'LOADING: MODEL_CRASHED', 'READY']);
+  });
+
+  it('has failed when it is resumed after it has crashed again and again', async () => {
+    const all = await setUpReady();
+    const { model, starts, states } = all;
+    model.retire();
+    for (const delayMs of [0, 500, 1_000, 2_000]) await crashAndRestart(all, delayMs);
+    starts.at(-1)?.fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged meanwhile'));
+    await settle();
+    const waiting = failure(model.whenReady());
+    expect(model.state).toBe('DRAINING');
+    model.resume();
+    expect(model.state).toBe('FAILED');
+    expect(states).toEqual(['READY', 'DRAINING', 'FAILED: MODEL_FAILED']);
+    expect((await waiting).message).toContain('damaged meanwhile');
+    expect((await failure(model.whenReady())).code).toBe('MODEL_FAILED');
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    starts.at(-1)?.succeed();
+    await model.load();
+    await settle();
+    expect(model.state).toBe('READY');
+  });
+
+  it('is not ready when it is up again after a crash, until it is resumed', async () => {
+    const { model, host, nthStart, states } = await setUpReady();
+    host.crash();
+    await settle();
+    model.retire();
+    nthStart(1).succeed();
+    await settle();
+    expect(model.state).toBe('DRAINING');
+    model.resume();
+    expect(states).toEqual(['READY', 'LOADING: MODEL_CRASHED', 'DRAINING', 'READY']);
+  });
+
+  it('lets those who wait for it go on waiting when one of its instances crashes', async () => {
+    const { model, host } = await setUpReady({ instances: 2 });
+    model.retire();
+    const waiting = model.whenReady();
+    host.crash();
+    await settle();
+    model.resume();
+    await waiting;
   });
 
   it('is not resumed once it is unloaded', async () => {
@@ -432,12 +451,14 @@ describe('unloading', () => {
   it('cuts off what takes longer than graceMs', async () => {
     const { model, host } = await setUpReady();
     const cutOff = lease(model);
+    const idle = model.whenIdle();
     const unloading = model.unload(MINUTE_MS);
     await vi.advanceTimersByTimeAsync(MINUTE_MS - 1);
     expect(host.stops).toBe(0);
     await vi.advanceTimersByTimeAsync(1);
     expect(await unloading).toEqual({ interrupted: 1, reclaimedBytes: 1000 });
     expect(host.stops).toBe(1);
+    await Promise.all([idle, model.whenIdle()]);
     cutOff.release();
     expect(model.leases).toBe(0);
     expect(model.state).toBe('UNLOADED');
@@ -698,6 +719,30 @@ describe('a crash', () => {
     expect(starts).toHaveLength(2);
   });
 
+  it.each([0, 1, 2, 3, 4, 5])(
+    'does not make the model ready again when it is unloaded %d moments after it is up again',
+    async (moments) => {
+      const { model, host, states, nthStart } = await setUpReady();
+      host.crash();
+      await settle();
+      nthStart(1).succeed();
+      for (let i = 0; i < moments; i++) await Promise.resolve();
+      await model.unload(0);
+      expect(states.slice(states.indexOf('DRAINING'))).toEqual(['DRAINING', 'UNLOADED']);
+      expect(nthStart(1).host.stops).toBe(1);
+    },
+  );
+
+  it('leaves no start behind when the model is unloaded by whoever hears of it', async () => {
+    const { model, host, starts, onState } = await setUpReady();
+    onState.mockImplementationOnce(() => void model.unload(0));
+    host.crash();
+    await vi.advanceTimersByTimeAsync(COOL_DOWN_MS);
+    expect(starts).toHaveLength(1);
+    expect(model.state).toBe('UNLOADED');
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
   it('leaves no start behind when the model is unloaded before it is started again', async () => {
     const all = await setUpReady();
     const { model, starts } = all;
@@ -714,6 +759,21 @@ describe('a crash', () => {
 });
 
 describe('a model that crashes again and again', () => {
+  it.each(['INSUFFICIENT_MEMORY', 'MODEL_MEMORY_EXCEEDED'] as const)(
+    'is not given up where it was for what a caller gave it: %s',
+    async (code) => {
+      const { starts, states } = await setUpReady();
+      for (let times = 1; times <= 20; times++) {
+        starts.at(-1)?.host.crash('a large request', code);
+        await settle();
+        expect(starts).toHaveLength(times + 1);
+        starts.at(-1)?.succeed();
+        await settle();
+      }
+      expect(states.at(-1)).toBe('READY');
+    },
+  );
+
   /** Crashes until it is given up. */
   async function setUpGivenUp() {
     const all = await setUpReady();

@@ -1,14 +1,12 @@
 import type { ModelInfo } from '@splitlearn/comm';
 import { ManagerError } from '../errors.js';
 import type { ModelHost } from '../hosts/model-host.js';
-import { COOL_DOWN_MS, CrashHistory } from './crash-history.js';
+import { COOL_DOWN_MS } from './crash-history.js';
 import { ModelLease } from './lease.js';
 import type { ModelState } from './model-state.js';
+import { type Place, SupervisedHosts, type SupervisedHostsOptions } from './supervised-hosts.js';
 
-/** Starts one process or thread of a model. It may give up when the signal is aborted: nobody waits for it then. */
-type StartHost = (signal: AbortSignal) => Promise<ModelHost>;
-
-export interface ManagedModelOptions {
+export interface ManagedModelOptions extends Pick<SupervisedHostsOptions, 'startHost' | 'onCrash'> {
   readonly modelId: string;
   /** How many hosts the model runs in. */
   readonly instances: number;
@@ -18,9 +16,6 @@ export interface ManagedModelOptions {
   readonly threads: number;
   /** What it is thought to take until that is known, in bytes. */
   readonly memoryBytes: number;
-  readonly startHost: StartHost;
-  /** A host has ended by itself. */
-  readonly onCrash: (error: ManagerError) => void;
   readonly onState: (state: ModelState, error?: ManagerError) => void;
   /** The last lease has been given back. */
   readonly onIdle: () => void;
@@ -36,17 +31,7 @@ export interface UnloadOutcome {
   readonly reclaimedBytes: number;
 }
 
-/** One of the hosts that a model runs in, or the place of one that has crashed. */
-interface Instance {
-  host: ModelHost | undefined;
-  startedMs: number;
-  leases: number;
-}
-
-/**
- * One life of a model, from its load to its unload: the hosts that run it, and the leases that are out. A host that
- * crashes is started again; a model that does nothing but crash is left alone for a while.
- */
+/** One life of a model, from its load to its unload: its state, and the leases on its hosts that are out. */
 export class ManagedModel {
   readonly modelId: string;
   readonly reservationId: string;
@@ -56,33 +41,39 @@ export class ManagedModel {
   /** How long the load took, in milliseconds. */
   loadMs = 0;
   readonly #options: ManagedModelOptions;
-  readonly #instances: Instance[];
-  readonly #crashes = new CrashHistory();
-  readonly #over = new AbortController();
+  readonly #hosts: SupervisedHosts;
   #state: ModelState = 'LOADING';
   #loading: Promise<void> | undefined;
   /** Until then its state is that of the load, whatever crashes meanwhile. */
   #loaded = false;
   #retired = false;
   #leases = 0;
-  /** What it crashed of the last time, or why it is FAILED. */
+  /** The last crash, and whether it was one too many. */
+  #crash: { readonly error: ManagerError; readonly givenUp: boolean } | undefined;
+  /** Why it is FAILED. */
   #failure: ManagerError | undefined;
   /** Who waits until the model is ready, or will not be. */
   #whenSettled: ((error?: ManagerError) => void)[] = [];
   #whenIdle: (() => void)[] = [];
-  readonly #timers = new Set<NodeJS.Timeout>();
-  readonly #starting = new Set<Promise<void>>();
   #unloading: Promise<UnloadOutcome> | undefined;
   #cutOff!: () => void;
   readonly #patience = new Promise<void>((resolve) => (this.#cutOff = resolve));
 
   constructor(options: ManagedModelOptions) {
+    const { instances, startHost, onCrash } = options;
     this.modelId = options.modelId;
     this.reservationId = options.reservationId;
     this.threads = options.threads;
     this.memoryBytes = options.memoryBytes;
     this.#options = options;
-    this.#instances = Array.from({ length: options.instances }, () => ({ host: undefined, startedMs: 0, leases: 0 }));
+    this.#hosts = new SupervisedHosts({
+      ...{ instances, startHost, onCrash },
+      onDown: (error, givenUp) => {
+        this.#crash = { error, givenUp };
+        this.#follow();
+      },
+      onUp: () => this.#follow(),
+    });
   }
 
   get state(): ModelState {
@@ -91,7 +82,7 @@ export class ManagedModel {
 
   /** The hosts that run now. */
   get hosts(): readonly ModelHost[] {
-    return this.#instances.flatMap(({ host }) => host ?? []);
+    return this.#hosts.running;
   }
 
   /** Leases that are out: requests and sessions under way. */
@@ -103,10 +94,10 @@ export class ManagedModel {
     return this.hosts[0]?.info ?? {};
   }
 
-  /** What its hosts take now, in bytes. */
+  /** What its hosts take now, in bytes. One that is being started again goes on counting as what it took before. */
   async measureMemory(): Promise<number> {
-    const each = await Promise.all(this.hosts.map((host) => host.memoryBytes()));
-    this.memoryBytes = each.reduce((sum, bytes) => sum + bytes, 0);
+    const bytes = await this.#hosts.memoryBytes();
+    this.memoryBytes = this.#hosts.complete ? bytes : Math.max(bytes, this.memoryBytes);
     return this.memoryBytes;
   }
 
@@ -119,16 +110,10 @@ export class ManagedModel {
   /** A lease on the least busy host; `undefined` where there is none to be had now. */
   tryLease(): ModelLease | undefined {
     if (this.#state !== 'READY' || this.#retired) return undefined;
-    let least: Instance | undefined;
-    for (const instance of this.#instances) {
-      if (instance.host && (!least || instance.leases < least.leases)) least = instance;
-    }
-    if (!least?.host) return undefined;
-    const instance = least;
-    const { host } = least;
-    instance.leases++;
+    const place = this.#hosts.take();
+    if (!place) return undefined;
     this.#leases++;
-    return new ModelLease(this.modelId, host.computeFn, () => this.#released(instance, host));
+    return new ModelLease(this.modelId, place.host.computeFn, () => this.#released(place));
   }
 
   /**
@@ -155,12 +140,13 @@ export class ManagedModel {
   resume(): void {
     if (!this.#retired || this.#unloading) return;
     this.#retired = false;
-    if (this.#state === 'DRAINING') this.#enter(this.hosts.length > 0 ? 'READY' : 'LOADING');
+    if (this.#state === 'DRAINING') this.#follow();
   }
 
-  /** Resolves when no lease is out. */
+  /** Resolves when no lease is out, or those that are have been cut off. */
   async whenIdle(): Promise<void> {
-    if (this.#leases > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.#leases > 0 && this.#state !== 'UNLOADED')
+      await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   /**
@@ -179,117 +165,55 @@ export class ManagedModel {
 
   async #load(): Promise<void> {
     const startedMs = performance.now();
-    const started = await Promise.allSettled(this.#instances.map((instance) => this.#start(instance)));
+    const failure = await this.#hosts.start().then(
+      // Those that could be started may have crashed by now.
+      () => (this.hosts.length > 0 ? undefined : this.#crash?.error),
+      (error: ManagerError) => error,
+    );
     if (this.#unloading) throw this.#draining();
-    const failed = started.find((result) => result.status === 'rejected');
-    // Those that could be started may have crashed by now.
-    const failure: ManagerError | undefined = failed
-      ? failed.reason
-      : this.hosts.length > 0
-        ? undefined
-        : this.#failure;
     if (!failure) {
       this.#loaded = true;
       this.loadMs = performance.now() - startedMs;
-      this.#enter(this.#retired ? 'DRAINING' : 'READY');
+      this.#follow();
       return;
     }
-    this.#giveUp(failure);
-    const { hosts } = this;
-    for (const instance of this.#instances) instance.host = undefined;
-    await Promise.allSettled(hosts.map((host) => host.stop()));
+    this.#hosts.giveUp(failure);
+    await Promise.allSettled([this.#hosts.stop(), this.#hosts.settled()]);
     if (this.#unloading) throw this.#draining();
     this.#enter('FAILED', failure);
     throw failure;
   }
 
-  #start(instance: Instance): Promise<void> {
-    const starting = this.#startHost(instance).finally(() => this.#starting.delete(starting));
-    this.#starting.add(starting);
-    return starting;
-  }
-
-  async #startHost(instance: Instance): Promise<void> {
-    const { signal } = this.#over;
-    const host = await this.#options.startHost(signal);
-    if (signal.aborted) {
-      await host.stop();
-      throw signal.reason;
-    }
-    instance.host = host;
-    instance.startedMs = performance.now();
-    void host.died.then((error) => this.#crashed(instance, host, error));
-  }
-
-  #crashed(instance: Instance, host: ModelHost, error: ManagerError): void {
-    if (instance.host !== host) return;
-    instance.host = undefined;
-    this.#options.onCrash(error);
-    // A run that wanted too much memory says nothing of the model.
-    const upMs =
-      error.code === 'INSUFFICIENT_MEMORY' ? Number.POSITIVE_INFINITY : performance.now() - instance.startedMs;
-    this.#recover(instance, error, upMs);
-  }
-
-  /** Starts an instance again that has crashed, or could not be started. */
-  #recover(instance: Instance, error: ManagerError, upMs: number): void {
-    if (this.#unloading || this.#over.signal.aborted) return;
-    this.#failure = error;
-    const delayMs = this.#crashes.crashed(upMs);
-    const without = this.hosts.length === 0;
-    if (without && this.#loaded && this.#state !== 'DRAINING') {
-      if (delayMs === undefined) this.#enter('FAILED', this.#failed(error));
-      else this.#enter('LOADING', error);
-    }
-    this.#after(delayMs ?? COOL_DOWN_MS, () => {
-      this.#start(instance).then(
-        () => {
-          // It may have crashed at once.
-          if (instance.host && this.#loaded && this.#state !== 'DRAINING') this.#enter('READY');
-        },
-        (failure) => this.#recover(instance, failure, 0),
-      );
-    });
-  }
-
   async #unload(): Promise<UnloadOutcome> {
     this.#enter('DRAINING');
-    this.#giveUp(this.#draining());
+    this.#hosts.giveUp(this.#draining());
     await Promise.race([this.whenIdle(), this.#patience]);
-    await Promise.allSettled([this.#loading, ...this.#starting]);
+    await Promise.allSettled([this.#loading, this.#hosts.settled()]);
     const interrupted = this.#leases;
-    let reclaimedBytes = 0;
     try {
-      reclaimedBytes = await this.measureMemory();
+      return { interrupted, reclaimedBytes: await this.#hosts.memoryBytes() };
     } finally {
-      await this.#stopHosts();
-    }
-    return { interrupted, reclaimedBytes };
-  }
-
-  async #stopHosts(): Promise<void> {
-    try {
-      const stopped = await Promise.allSettled(this.hosts.map((host) => host.stop()));
-      const failed = stopped.find((result) => result.status === 'rejected');
-      if (failed) throw failed.reason;
-    } finally {
-      for (const instance of this.#instances) instance.host = undefined;
-      this.#enter('UNLOADED');
+      await this.#hosts.stop().finally(() => this.#enter('UNLOADED'));
     }
   }
 
-  /** Starts nothing any more, and gives up what is being started. */
-  #giveUp(reason: ManagerError): void {
-    this.#over.abort(reason);
-    for (const timer of this.#timers) clearTimeout(timer);
-  }
-
-  #released(instance: Instance, host: ModelHost): void {
-    instance.leases--;
-    if (instance.host === host) this.#crashes.worked();
+  #released(place: Place): void {
+    this.#hosts.giveBack(place);
     if (--this.#leases > 0) return;
-    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.#tellIdle();
     this.#options.onIdle();
+  }
+
+  #tellIdle(): void {
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
+  }
+
+  /** Enters the state that its hosts leave it in. One that drains goes on with that until it is resumed. */
+  #follow(): void {
+    if (!this.#loaded || this.#unloading || (this.#retired && this.#state === 'DRAINING')) return;
+    if (this.hosts.length > 0) this.#enter(this.#retired ? 'DRAINING' : 'READY');
+    else if (this.#crash?.givenUp) this.#enter('FAILED', this.#givenUp(this.#crash.error));
+    else this.#enter('LOADING', this.#crash?.error);
   }
 
   #enter(state: ModelState, error?: ManagerError): void {
@@ -299,23 +223,16 @@ export class ManagedModel {
       this.#options.onState(state, error);
     }
     if (state === 'LOADING') return;
+    if (state === 'UNLOADED') this.#tellIdle();
     const failure = state === 'READY' ? undefined : state === 'FAILED' ? error : this.#draining();
     for (const settled of this.#whenSettled.splice(0)) settled(failure);
-  }
-
-  #after(delayMs: number, act: () => void): void {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      act();
-    }, delayMs).unref();
-    this.#timers.add(timer);
   }
 
   #draining(): ManagerError {
     return new ManagerError('MODEL_DRAINING', `model '${this.modelId}' is being unloaded and takes no new requests`);
   }
 
-  #failed(crash: ManagerError): ManagerError {
+  #givenUp(crash: ManagerError): ManagerError {
     const message =
       `model '${this.modelId}' has crashed again and again and is left alone for ${COOL_DOWN_MS / 60_000} minutes; look ` +
       `at why, and call reloadModel('${this.modelId}') when it is mended. The last time: ${crash.message}`;

@@ -68,7 +68,10 @@ export class MemoryKeeper {
     );
     const [model] = idle.sort((one, other) => one.lastUsedAtMs - other.lastUsedAtMs);
     if (!model) return;
-    this.#options.logger.warn(`model '${model.modelId}' is evicted: ${why}`);
-    await this.#options.evict(model);
+    const { logger, evict } = this.#options;
+    logger.warn(`model '${model.modelId}' is evicted: ${why}`);
+    await evict(model).catch((error: Error) =>
+      logger.warn(`model '${model.modelId}' could not be evicted: ${error.message}`),
+    );
   }
 }

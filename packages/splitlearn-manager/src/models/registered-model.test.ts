@@ -1,43 +1,15 @@
-import type { ComputeFunction } from '@splitlearn/comm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { bringToLife, FakeStarts, failure, knownModel, settle } from '../../test/support/models.js';
 import { ManagerError } from '../errors.js';
-import type { ModelHost } from '../hosts/model-host.js';
-import type { LocatedModel } from '../sources/local.js';
 import { ManagedModel } from './managed-model.js';
-import { parseModelConfig } from './model-config.js';
-import { RegisteredModel } from './registered-model.js';
-
-const LOCATED: LocatedModel = { modelId: 'm', engine: 'onnx', folder: '/', file: '/m.onnx', fileBytes: 1 };
-
-/** A host that lives until a test ends it. */
-class FakeHost implements ModelHost {
-  readonly info = {};
-  readonly computeFn: ComputeFunction = { compute: async () => ({ outputs: {} }) };
-  readonly died: Promise<ManagerError>;
-  crash!: () => void;
-  stops = 0;
-
-  constructor() {
-    this.died = new Promise((resolve) => {
-      this.crash = () => resolve(new ManagerError('MODEL_CRASHED', 'the process ended'));
-    });
-  }
-
-  async memoryBytes(): Promise<number> {
-    return 10;
-  }
-
-  async stop(): Promise<void> {
-    this.stops++;
-  }
-}
+import type { RegisteredModel } from './registered-model.js';
 
 /**
  * A model that is known, with as much of a manager as it takes: its lives begin when a test lets them in, and their
  * hosts start when the test says so.
  */
 function setUp({ admitted = true } = {}) {
-  const starts: { host: FakeHost; succeed(): void; fail(error: Error): void }[] = [];
+  const fakes = new FakeStarts(10);
   const bringUps: { evict: boolean; signal: AbortSignal }[] = [];
   let admit!: () => void;
   const admission = new Promise<void>((resolve) => (admit = resolve));
@@ -45,11 +17,7 @@ function setUp({ admitted = true } = {}) {
   const startLife = async () => {
     const life: ManagedModel = new ManagedModel({
       ...{ modelId: 'm', instances: 1, reservationId: 'm', threads: 1, memoryBytes: 5 },
-      startHost: () =>
-        new Promise((resolve, reject) => {
-          const host = new FakeHost();
-          starts.push({ host, succeed: () => resolve(host), fail: reject });
-        }),
+      startHost: (signal) => fakes.begin(signal),
       onCrash: () => {},
       onState: (state) => {
         if (state === 'READY') model.serve();
@@ -64,20 +32,15 @@ function setUp({ admitted = true } = {}) {
       throw error;
     }
   };
-  const model: RegisteredModel = new RegisteredModel({
-    order: 3,
-    config: parseModelConfig('m'),
-    located: LOCATED,
-    bringUp: async (evict, signal) => {
-      bringUps.push({ evict, signal });
-      await model.settled();
+  const model: RegisteredModel = knownModel('m', {}, async (evict, signal) => {
+    bringUps.push({ evict, signal });
+    await model.inTurn(async () => {
       await admission;
       signal.throwIfAborted();
       await (model.life ? model.life.load() : startLife());
-    },
+    });
   });
-  const nthStart = (index: number) => starts[index] ?? expect.fail(`there was no start ${index}`);
-  return { model, starts, bringUps, admit, nthStart };
+  return { model, starts: fakes.all, bringUps, admit, nthStart: (index: number) => fakes.nth(index) };
 }
 
 async function setUpReady() {
@@ -109,18 +72,6 @@ function beginEviction(model: RegisteredModel) {
       over();
     },
   };
-}
-
-/** Lets everything that is due happen. */
-function settle(): Promise<unknown> {
-  return vi.advanceTimersByTimeAsync(0);
-}
-
-function failure(work: Promise<unknown>): Promise<ManagerError> {
-  return work.then(
-    () => expect.fail('nothing was thrown'),
-    (reason) => reason,
-  );
 }
 
 beforeEach(() => void vi.useFakeTimers());
@@ -181,7 +132,7 @@ describe('a model that is not loaded', () => {
     expect(model.state).toBe('UNLOADED');
     expect(model.lives).toEqual([]);
     expect(model.memoryBytes).toBe(0);
-    expect(model).toMatchObject({ modelId: 'm', order: 3, loads: 0 });
+    expect(model).toMatchObject({ modelId: 'm', order: 0, loads: 0 });
   });
 
   it('is not loaded for a request that is over already', async () => {
@@ -210,7 +161,7 @@ describe('those who wait', () => {
       add: vi.spyOn(signal, 'addEventListener'),
       remove: vi.spyOn(signal, 'removeEventListener'),
     }));
-    const reason = new Error('the deadline has passed');
+    const reason = new ManagerError('SHUT_DOWN', 'the deadline has passed');
     const givenUp = failure(model.acquire(impatient.signal));
     const acquiring = model.acquire(patient.signal);
     await settle();
@@ -337,7 +288,7 @@ describe('a load that nobody wants any more', () => {
     const acquiring = [failure(model.acquire(controller.signal)), failure(model.acquire(controller.signal))];
     await settle();
     expect(bringUps[0]?.signal.aborted).toBe(false);
-    controller.abort(new Error('gone'));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
     await Promise.all(acquiring);
     expect(bringUps[0]?.signal.aborted).toBe(true);
     admit();
@@ -352,7 +303,7 @@ describe('a load that nobody wants any more', () => {
     const controller = new AbortController();
     const givenUp = failure(model.acquire(controller.signal));
     const acquiring = model.acquire();
-    controller.abort(new Error('gone'));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
     await givenUp;
     admit();
     await settle();
@@ -366,7 +317,7 @@ describe('a load that nobody wants any more', () => {
     const controller = new AbortController();
     const loading = model.load();
     const givenUp = failure(model.acquire(controller.signal));
-    controller.abort(new Error('gone'));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
     await givenUp;
     expect(bringUps[0]?.signal.aborted).toBe(false);
     admit();
@@ -380,7 +331,7 @@ describe('a load that nobody wants any more', () => {
     const controller = new AbortController();
     const acquiring = failure(model.acquire(controller.signal));
     await settle();
-    controller.abort(new Error('gone'));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
     await acquiring;
     expect(model.state).toBe('LOADING');
     nthStart(0).fail(new ManagerError('MODEL_LOAD_FAILED', 'damaged')); // unhandled, it would fail this test run
@@ -393,7 +344,7 @@ describe('a load that nobody wants any more', () => {
     const controller = new AbortController();
     const givenUp = failure(model.acquire(controller.signal));
     await settle();
-    controller.abort(new Error('gone'));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
     await givenUp;
     const acquiring = [model.acquire(), model.acquire()];
     await settle();
@@ -410,7 +361,7 @@ describe('a load that nobody wants any more', () => {
     const controller = new AbortController();
     const givenUp = failure(model.acquire(controller.signal));
     await settle();
-    controller.abort(new Error('gone'));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
     await givenUp;
     const loading = model.load();
     await settle();
@@ -420,6 +371,82 @@ describe('a load that nobody wants any more', () => {
     await loading;
     expect(bringUps).toHaveLength(2);
     expect(model.state).toBe('READY');
+  });
+});
+
+describe('a load that may not evict', () => {
+  const noRoom = new ManagerError('INSUFFICIENT_MEMORY', 'there is no room');
+
+  /** A model for which there is room only after an eviction; a load without is refused when the test says so. */
+  function setUpWithoutRoom(refusal = noRoom) {
+    const bringUps: boolean[] = [];
+    let refuse!: () => void;
+    const refused = new Promise<never>((_, reject) => (refuse = () => reject(refusal)));
+    const model: RegisteredModel = knownModel('m', {}, async (evict) => {
+      bringUps.push(evict);
+      await (evict ? bringToLife(model, 1) : refused);
+      model.serve();
+    });
+    return { model, bringUps, refuse };
+  }
+
+  it('is refused where there is no room without', async () => {
+    const { model, bringUps, refuse } = setUpWithoutRoom();
+    const loading = [failure(model.load(false)), failure(model.load(false))];
+    refuse();
+    expect(await Promise.all(loading)).toEqual([noRoom, noRoom]);
+    expect(bringUps).toEqual([false]);
+  });
+
+  it('is not tried again where there is no room even after evictions', async () => {
+    const bringUp = vi.fn(async () => Promise.reject(noRoom));
+    const model = knownModel('m', {}, bringUp);
+    expect(await Promise.all([failure(model.load()), failure(model.acquire())])).toEqual([noRoom, noRoom]);
+    expect(bringUp).toHaveBeenCalledTimes(1);
+  });
+
+  it('evicts, and nobody is refused, when a request has joined it', async () => {
+    const { model, bringUps, refuse } = setUpWithoutRoom();
+    const loading = model.load(false);
+    const acquiring = [model.acquire(), model.acquire()];
+    await settle();
+    expect(bringUps).toEqual([false]);
+    refuse();
+    await Promise.all([loading, ...acquiring]);
+    expect(bringUps).toEqual([false, true]);
+  });
+
+  it('evicts when a load that may has joined it', async () => {
+    const { model, bringUps, refuse } = setUpWithoutRoom(new ManagerError('TOO_MANY_MODELS', 'there is no place'));
+    const loading = [model.load(false), model.load()];
+    refuse();
+    await Promise.all(loading);
+    expect(bringUps).toEqual([false, true]);
+  });
+
+  it('does not evict for one who has given up, nor for one who has come before', async () => {
+    const { model, bringUps, refuse } = setUpWithoutRoom();
+    const controller = new AbortController();
+    const loading = failure(model.load(false));
+    const acquiring = failure(model.acquire(controller.signal));
+    controller.abort(new ManagerError('SHUT_DOWN', 'gone'));
+    await acquiring;
+    refuse();
+    expect(await loading).toBe(noRoom);
+    await model.load();
+    expect(bringUps).toEqual([false, true]);
+    await model.life?.unload(0);
+    model.life = undefined;
+    expect(await failure(model.load(false))).toBe(noRoom);
+    expect(bringUps).toEqual([false, true, false]);
+  });
+
+  it('is not tried again when it fails for another reason', async () => {
+    const { model, bringUps, refuse } = setUpWithoutRoom(new ManagerError('MODEL_LOAD_FAILED', 'damaged'));
+    const waiting = [failure(model.load(false)), failure(model.load()), failure(model.acquire())];
+    refuse();
+    for (const { code } of await Promise.all(waiting)) expect(code).toBe('MODEL_LOAD_FAILED');
+    expect(bringUps).toEqual([false]);
   });
 });
 
@@ -462,22 +489,42 @@ describe('what is known of a model', () => {
     expect(model.lastUsedAtMs).toBe(before + 1_234);
   });
 
-  it('is settled when it neither begins nor is evicted', async () => {
+  it('begins one life at a time, in the order in which they were asked for, whether those before succeed or not', async () => {
+    const { model } = setUp();
+    const begun: string[] = [];
+    const ends = new Map<string, () => void>();
+    const begin = (name: string) =>
+      model.inTurn(async () => {
+        begun.push(name);
+        await new Promise<void>((resolve) => ends.set(name, resolve));
+        if (name === 'first') throw new Error('no luck');
+        return name;
+      });
+    const [first, second, third] = ['first', 'second', 'third'].map(begin);
+    await settle();
+    expect(begun).toEqual(['first']);
+    ends.get('first')?.();
+    await expect(first).rejects.toThrow('no luck');
+    await settle();
+    expect(begun).toEqual(['first', 'second']);
+    ends.get('second')?.();
+    expect(await second).toBe('second');
+    await settle();
+    ends.get('third')?.();
+    expect(await third).toBe('third');
+  });
+
+  it('begins none while it is being evicted', async () => {
     const { model } = await setUpReady();
-    await model.settled();
-    let settled = false;
     const eviction = beginEviction(model);
-    void model.settled().then(() => (settled = true));
+    let begun = false;
+    const beginning = model.inTurn(async () => {
+      begun = true;
+    });
     await settle();
-    expect(settled).toBe(false);
-    let started!: () => void;
-    model.starting = new Promise((resolve) => (started = resolve));
+    expect(begun).toBe(false);
     await eviction.complete();
-    await settle();
-    expect(settled).toBe(false);
-    model.starting = undefined;
-    started();
-    await settle();
-    expect(settled).toBe(true);
+    await beginning;
+    expect(begun).toBe(true);
   });
 });

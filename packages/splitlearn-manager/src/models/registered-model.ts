@@ -1,4 +1,4 @@
-import { ManagerError } from '../errors.js';
+import { ManagerError, type ManagerErrorCode } from '../errors.js';
 import type { LocatedModel } from '../sources/local.js';
 import type { ModelLease } from './lease.js';
 import type { ManagedModel } from './managed-model.js';
@@ -12,6 +12,9 @@ interface Waiter {
   readonly signal: AbortSignal | undefined;
   readonly giveUp: () => void;
 }
+
+/** What a load is refused with that would need others to be evicted. */
+const NO_ROOM: ReadonlySet<string> = new Set<ManagerErrorCode>(['INSUFFICIENT_MEMORY', 'TOO_MANY_MODELS']);
 
 /** Ends a load that has not begun yet. It reaches only who asks again at that moment, and then it is begun anew. */
 const UNWANTED = new ManagerError('MODEL_DRAINING', 'nobody waits for the model any more');
@@ -51,6 +54,8 @@ export class RegisteredModel {
   evicting: Promise<void> | undefined;
   /** It is being unloaded for good, and this is what whoever asks for it is told. */
   removal: ManagerError | undefined;
+  /** Aborted then: ends what is under way for it. */
+  readonly removing = new AbortController();
   /** Resolves when that is over. */
   removed: Promise<void> | undefined;
   /** Until it has been idle for long enough to be unloaded. */
@@ -58,9 +63,12 @@ export class RegisteredModel {
   readonly #bringUp: RegisteredModelOptions['bringUp'];
   readonly #waiters = new Set<Waiter>();
   #loading: Promise<void> | undefined;
+  /** Resolves when the last beginning of a life is over. */
+  #turn: Promise<void> = Promise.resolve();
   #unwanted = new AbortController();
-  /** Loads that were asked for as such, and not for a request. */
+  /** Loads that were asked for as such, and not for a request; and those of them that may evict. */
   #wanted = 0;
+  #wantedWithEviction = 0;
 
   constructor({ order, config, located, bringUp }: RegisteredModelOptions) {
     this.modelId = located.modelId;
@@ -73,7 +81,7 @@ export class RegisteredModel {
   get state(): ModelState {
     if (this.removal) return 'DRAINING';
     if (this.life) return this.life.state;
-    if (this.#loading) return 'LOADING';
+    if (this.#loading || this.reloading) return 'LOADING';
     return this.failure ? 'FAILED' : 'UNLOADED';
   }
 
@@ -92,9 +100,18 @@ export class RegisteredModel {
     return (this.life?.leases ?? 0) > 0 || this.#waiters.size > 0 || this.starting !== undefined;
   }
 
-  /** Resolves when no life of it begins and it is not being evicted. */
-  async settled(): Promise<void> {
-    while (this.starting || this.evicting) await Promise.all([this.starting, this.evicting]);
+  /** Begins a life, when no other begins and it is not being evicted: a load and a reload take turns. */
+  async inTurn<T>(begin: () => Promise<T>): Promise<T> {
+    const before = this.#turn;
+    let over!: () => void;
+    this.#turn = new Promise<void>((resolve) => (over = resolve));
+    try {
+      await before;
+      while (this.evicting) await this.evicting;
+      return await begin();
+    } finally {
+      over();
+    }
   }
 
   /** A lease, where there is one to be had at once. */
@@ -124,14 +141,16 @@ export class RegisteredModel {
   /** Loads the model where it is not loaded. However many ask at once, it is loaded once. */
   async load(evict = true): Promise<void> {
     this.#wanted++;
+    this.#wantedWithEviction += Number(evict);
     try {
-      await this.#load(evict).catch((error) => {
+      await this.#load().catch((error) => {
         // It joined one that had been given up.
         if (error !== UNWANTED) throw error;
-        return this.#load(evict);
+        return this.#load();
       });
     } finally {
       this.#wanted--;
+      this.#wantedWithEviction -= Number(evict);
     }
   }
 
@@ -147,7 +166,10 @@ export class RegisteredModel {
 
   /** Tells those who wait that they wait in vain. */
   refuse(error: unknown): void {
-    if (this.removal) this.#unwanted.abort(this.removal);
+    if (this.removal) {
+      this.#unwanted.abort(this.removal);
+      this.removing.abort(this.removal);
+    }
     for (const waiter of this.#waiters) {
       this.#leave(waiter);
       waiter.reject(error);
@@ -176,11 +198,29 @@ export class RegisteredModel {
     }
   }
 
-  #load(evict = true): Promise<void> {
+  #load(): Promise<void> {
     if (this.removal) return Promise.reject(this.removal);
     if (this.life && !this.evicting) return this.life.load();
     if (this.#unwanted.signal.aborted) this.#unwanted = new AbortController();
-    this.#loading ??= this.#bringUp(evict, this.#unwanted.signal).finally(() => (this.#loading = undefined));
+    this.#loading ??= this.#bringUpOnce();
     return this.#loading;
+  }
+
+  /** One load for all who want it, and with eviction where one of them may evict. */
+  async #bringUpOnce(): Promise<void> {
+    const evict = this.#mayEvict;
+    try {
+      await this.#bringUp(evict, this.#unwanted.signal).catch((error) => {
+        // Someone may have come who may evict.
+        if (evict || !this.#mayEvict || !NO_ROOM.has(error.code)) throw error;
+        return this.#bringUp(true, this.#unwanted.signal);
+      });
+    } finally {
+      this.#loading = undefined;
+    }
+  }
+
+  get #mayEvict(): boolean {
+    return this.#waiters.size > 0 || this.#wantedWithEviction > 0;
   }
 }

@@ -50,14 +50,13 @@ const WEIGHTS_FACTOR = 2;
 const EXTERNAL_DATA_FACTOR = 1.1;
 
 /**
- * What a model takes beside its weights, in MiB. Resident memory, measured as above with models of 2 and 4 MB loaded by
- * this package: a process 136 (`onnx`) and 156 (`transformers`), of which 30 to 35 are pages of programs that all such
- * processes share; a thread 63 and 84 more than the server had before. A server that has no model in it has 76: that is
- * what `module` is estimated from.
+ * What a model takes beside its weights, in MiB. Resident memory, measured as above with models of less than 5 MB loaded by
+ * this package: a process 101 to 107 (`onnx`), 141 (`transformers`) and 71 (`module`), of which 45 to 70 are pages of
+ * programs that such processes share; a thread 40, 76 and 11 more than the server had before.
  */
 const RUNTIME_MIB = {
-  process: { onnx: 140, transformers: 160, module: 90 },
-  thread: { onnx: 65, transformers: 90, module: 15 },
+  process: { onnx: 110, transformers: 145, module: 75 },
+  thread: { onnx: 45, transformers: 80, module: 15 },
 } as const;
 
 /** A step reads the cache of the steps before and writes one that is a token longer: for a moment there are two. */

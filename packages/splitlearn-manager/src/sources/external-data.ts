@@ -1,8 +1,14 @@
-import { readFile, stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 /** A graph whose weights lie beside it is smaller than this; in a larger file the weights are in it, and not looked at. */
-const MAX_GRAPH_BYTES = 64 * 2 ** 20;
+const MAX_GRAPH_BYTES = 16 * 2 ** 20;
+
+/** A file is read in parts into the same memory, which would otherwise be garbage of its size. */
+const PART_BYTES = 256 * 1024;
+
+/** A name can be no longer on any system that this runs on. */
+const MAX_NAME_BYTES = 4096;
 
 /**
  * How a tensor's external data begins in an ONNX file: the key `location` of a StringStringEntryProto, and the tag of its
@@ -20,20 +26,35 @@ const LOCATION = Buffer.from('\x0a\x08location\x12', 'latin1');
 export async function externalDataBytes(file: string): Promise<number> {
   const { size } = await stat(file);
   if (size > MAX_GRAPH_BYTES) return 0;
-  const graph = await readFile(file);
-  const names = new Set<string>();
-  for (let at = graph.indexOf(LOCATION); at !== -1; at = graph.indexOf(LOCATION, at + 1)) {
-    const name = lengthDelimited(graph, at + LOCATION.length);
-    if (name !== undefined && !name.includes('\0')) names.add(name);
-  }
+  const names = await externalNames(file);
   const found = await Promise.all([...names].map((name) => stat(join(dirname(file), name)).catch(() => undefined)));
   return found.reduce((sum, stats) => sum + (stats?.isFile() ? stats.size : 0), 0);
+}
+
+async function externalNames(file: string): Promise<Set<string>> {
+  const names = new Set<string>();
+  const bytes = Buffer.alloc(PART_BYTES);
+  /** Bytes at the beginning that are of the part before: what began there may end in this one. */
+  let kept = 0;
+  await using handle = await open(file);
+  for (;;) {
+    const { bytesRead } = await handle.read(bytes, kept);
+    const filled = bytes.subarray(0, kept + bytesRead);
+    for (let at = filled.indexOf(LOCATION); at !== -1; at = filled.indexOf(LOCATION, at + 1)) {
+      const name = lengthDelimited(filled, at + LOCATION.length);
+      if (name !== undefined && !name.includes('\0')) names.add(name);
+    }
+    if (bytesRead === 0) return names;
+    kept = Math.min(filled.length, LOCATION.length + 2 + MAX_NAME_BYTES);
+    bytes.copy(bytes, 0, filled.length - kept, filled.length);
+  }
 }
 
 /** Paths are short: a varint of up to two bytes, then the text. */
 function lengthDelimited(bytes: Buffer, at: number): string | undefined {
   const [low = 0, high = 0] = bytes.subarray(at, at + 2);
-  if (low < 0x80) return bytes.toString('utf8', at + 1, at + 1 + low);
-  if (high >= 0x80) return undefined;
-  return bytes.toString('utf8', at + 2, at + 2 + (low & 0x7f) + high * 0x80);
+  if (high >= 0x80 && low >= 0x80) return undefined;
+  const [start, length] = low < 0x80 ? [at + 1, low] : [at + 2, (low & 0x7f) + high * 0x80];
+  // Its end may be in the next part.
+  return start + length <= bytes.length ? bytes.toString('utf8', start, start + length) : undefined;
 }
