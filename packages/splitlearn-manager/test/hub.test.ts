@@ -83,13 +83,18 @@ describe('a repository of the hub', () => {
 
   it('comes with its external data, and without a tokenizer it is no text model', async () => {
     await start({
-      [MODEL]: randomBytes(KIB),
+      // As an ONNX file names the files with its weights.
+      [MODEL]: Buffer.concat(
+        ['model.onnx_data', 'model.onnx_data_1'].map((name) =>
+          Buffer.from(`\n\x08location\x12${String.fromCharCode(name.length)}${name}`),
+        ),
+      ),
       'onnx/model.onnx_data': randomBytes(100 * KIB),
       'onnx/model.onnx_data_1': randomBytes(KIB),
       'onnx/model_fp16.onnx_data': randomBytes(KIB),
       'config.json': Buffer.from('{}'),
     });
-    expect(await client.locate()).toMatchObject({ engine: 'onnx', fileBytes: 102 * KIB });
+    expect(await client.locate()).toMatchObject({ engine: 'onnx', fileBytes: 101 * KIB + 56 });
     expect(tree(join(client.repository, 'snapshots', COMMIT))).toEqual([
       MODEL,
       'onnx/model.onnx_data',

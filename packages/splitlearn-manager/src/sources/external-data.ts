@@ -1,7 +1,7 @@
-import { open, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { open, readdir, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 
-/** A graph whose weights lie beside it is smaller than this; in a larger file the weights are in it, and not looked at. */
+/** Nearly every graph whose weights lie beside it is smaller than this. */
 const MAX_GRAPH_BYTES = 16 * 2 ** 20;
 
 /** A file is read in parts into the same memory, which would otherwise be garbage of its size. */
@@ -25,10 +25,15 @@ const LOCATION = Buffer.from('\x0a\x08location\x12', 'latin1');
  */
 export async function externalDataBytes(file: string): Promise<number> {
   const { size } = await stat(file);
-  if (size > MAX_GRAPH_BYTES) return 0;
-  const names = await externalNames(file);
+  const names = size > MAX_GRAPH_BYTES ? await namesakes(file) : await externalNames(file);
   const found = await Promise.all([...names].map((name) => stat(join(dirname(file), name)).catch(() => undefined)));
   return found.reduce((sum, stats) => sum + (stats?.isFile() ? stats.size : 0), 0);
+}
+
+/** Files whose names begin with that of a file too large to be read for this, as exporters call them: `model.onnx_data`. */
+async function namesakes(file: string): Promise<Set<string>> {
+  const names = await readdir(dirname(file));
+  return new Set(names.filter((name) => name.startsWith(basename(file)) && name !== basename(file)));
 }
 
 async function externalNames(file: string): Promise<Set<string>> {

@@ -30,7 +30,7 @@ function tell(port) {
   });
   const post = port.postMessage;
   port.postMessage = (message, transfer) => {
-    if (message.type === 'piece') pieces++;
+    if (message.type === 'pieces') pieces += message.pieces.length;
     if (message.type === 'end' || message.type === 'error')
       say(`${message.type} of ${requestId} after ${pieces} pieces`);
     post.call(port, message, transfer);
