@@ -1,4 +1,5 @@
-// What the manager costs and keeps to: memory, eviction, crashes, isolation, text. benchmarks/models/ has a file for each.
+// What the manager costs and keeps to: memory, eviction, crashes, isolation, text, batching, overload, turmoil. benchmarks/models/ has
+// a file for each.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -6,7 +7,7 @@ import { parseArgs } from 'node:util';
 import { printTables, printTargets } from './models/report.mjs';
 import { machine } from './support.mjs';
 
-const WORKS = ['memory', 'eviction', 'crash', 'isolation', 'overhead', 'text'];
+const WORKS = ['memory', 'eviction', 'crash', 'isolation', 'overhead', 'text', 'batching', 'overload', 'turmoil'];
 const HELP = `pnpm bench models [options]
   --only TEXT    only the works whose name has TEXT, a regular expression: ${WORKS.join(', ')}
   --rounds N     how often what is compared is measured (default 5)

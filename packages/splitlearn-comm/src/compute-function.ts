@@ -30,6 +30,11 @@ export interface ComputeTiming {
   readonly queueMs: number;
   /** Milliseconds inside the model or function. */
   readonly computeMs: number;
+  /**
+   * Rows (of the first axis) that were computed in the same run, with those of other requests; absent where requests
+   * are not put together.
+   */
+  readonly batchSize?: number;
 }
 
 /** What a compute function knows of the call it serves. */

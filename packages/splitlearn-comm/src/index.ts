@@ -53,6 +53,7 @@ export {
 } from './server/async-grpc-compute-server.js';
 export type { AuthOptions, AuthorizedCall, AuthorizedMethod } from './server/authorization.js';
 export type { ConnectionLimits, ConnectionStatistics } from './server/connections.js';
+export type { ServiceHealth } from './server/standard-services.js';
 export type { CallStatistics } from './statistics.js';
 export {
   type DType,

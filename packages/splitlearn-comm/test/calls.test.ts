@@ -175,14 +175,23 @@ describe.each(transports)('over $name', ({ loopback }) => {
       expect(computeMs).toBeGreaterThan(0);
     });
 
+    it('says how many rows were computed together, where the function does', async () => {
+      await using pair = await loopback({
+        async compute({ inputs }) {
+          return { outputs: inputs, timing: { queueMs: 3, computeMs: 4, batchSize: 300 } };
+        },
+      });
+      expect((await pair.client.computeWithTiming(input)).timing).toMatchObject({ batchSize: 300 });
+    });
+
     it('of every response of a stream is told too', async () => {
       await using pair = await loopback({
         async compute({ inputs }) {
-          return { model: 'm', outputs: inputs, timing: { queueMs: 3, computeMs: 4 } };
+          return { model: 'm', outputs: inputs, timing: { queueMs: 3, computeMs: 4, batchSize: 5 } };
         },
       });
       expect(await collect(pair.client.stream([{ inputs: {} }]))).toEqual([
-        { model: 'm', outputs: {}, timing: { queueMs: 3, computeMs: 4 } },
+        { model: 'm', outputs: {}, timing: { queueMs: 3, computeMs: 4, batchSize: 5 } },
       ]);
     });
   });

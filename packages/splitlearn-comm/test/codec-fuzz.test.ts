@@ -56,7 +56,8 @@ function plainRequest({ request, requestId, outputEncoding }: ReturnType<typeof 
 }
 
 function plainResponse({ response, timing }: ReturnType<typeof readResponse>): string {
-  const times = Object.values(timing).map((ms) => (Object.is(ms, -0) ? '-0' : String(ms)));
+  const { queueMs, computeMs, serverMs, batchSize } = timing;
+  const times = [queueMs, computeMs, serverMs, batchSize].map((ms) => (Object.is(ms, -0) ? '-0' : String(ms)));
   return JSON.stringify([response.model, times, allBits(response.outputs)]);
 }
 
@@ -116,7 +117,7 @@ function someMessage(random: Random, kind: keyof typeof KINDS): Buffer {
           requestId: id,
           model,
           outputs: someTensors(random),
-          timing: random.chance(0.5) ? { queueMs: 1.5, computeMs: -0, serverMs: 1e300 } : null,
+          timing: random.chance(0.5) ? { queueMs: 1.5, computeMs: -0, serverMs: 1e300, batchSize: 7 } : null,
         });
   return random.chance(0.25) ? message : damage(message, random);
 }

@@ -77,7 +77,7 @@ describe('compute.proto', () => {
     pair = await loopback({
       async compute({ inputs, model, parameters, outputs }, { requestId }) {
         received = { inputs, model, parameters, outputs, requestId };
-        return { model: 'answering', outputs: inputs, timing: { queueMs: 1.5, computeMs: 2.5 } };
+        return { model: 'answering', outputs: inputs, timing: { queueMs: 1.5, computeMs: 2.5, batchSize: 6 } };
       },
     });
     raw = new RawClient(`127.0.0.1:${pair.port}`);
@@ -101,7 +101,7 @@ describe('compute.proto', () => {
           requestId: 'abc',
           model: 'answering',
           outputs: [plain],
-          timing: { queueMs: 1.5, computeMs: 2.5, serverMs: expect.any(Number) },
+          timing: { queueMs: 1.5, computeMs: 2.5, serverMs: expect.any(Number), batchSize: 6 },
         });
       }),
       { numRuns: 150 },

@@ -111,7 +111,7 @@ describe('a model that cannot be loaded', () => {
       what: 'a wrong field',
       config: () => ({ source: 'tiny-gpt2', modelId: 'm', threads: 0 }),
       code: 'INVALID_CONFIG',
-      parts: ['threads', '>=1'],
+      parts: ['threads', 'at least 1'],
     },
     {
       what: 'an engine that does not go with it',

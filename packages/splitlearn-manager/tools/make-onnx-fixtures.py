@@ -80,6 +80,32 @@ def shapes():
     )
 
 
+def batches():
+    random = numpy.random.default_rng(5)
+    first = numpy_helper.from_array(random.standard_normal((16, 64), dtype=numpy.float32), "first")
+    second = numpy_helper.from_array(random.standard_normal((64, 8), dtype=numpy.float32), "second")
+    save(
+        "layers",
+        [
+            helper.make_node("MatMul", ["x", "first"], ["hidden"]),
+            helper.make_node("Relu", ["hidden"], ["positive"]),
+            helper.make_node("MatMul", ["positive", "second"], ["y"]),
+        ],
+        [tensor("x", shape=["batch", 16])],
+        [tensor("y", shape=["batch", 8])],
+        [first, second],
+    )
+    # Fails for an id that is not in the table.
+    table = numpy_helper.from_array(numpy.arange(40, dtype=numpy.float32).reshape(10, 4), "table")
+    save(
+        "look-up",
+        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
+        [tensor("ids", TensorProto.INT64, ["batch", "length"])],
+        [tensor("rows", shape=["batch", "length", 4])],
+        [table],
+    )
+
+
 def inputs():
     bias = numpy_helper.from_array(numpy.float32([10, 20, 30]), "bias")
     save(
@@ -295,6 +321,7 @@ if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
     identities()
     shapes()
+    batches()
     inputs()
     outputs()
     strings()

@@ -231,8 +231,9 @@ export class GRPCComputeClient {
       const networkMs = Math.max(0, totalMs - timing.serverMs);
       if (isOpen) connection.link.observe(bytes + answer.byteLength, networkMs);
       this.#balancer.report(connection);
-      const { queueMs, computeMs, serverMs } = timing;
-      return { response, timing: { queueMs, computeMs, serverMs, totalMs, networkMs } };
+      const { queueMs, computeMs, serverMs, batchSize } = timing;
+      const times = { queueMs, computeMs, serverMs, totalMs, networkMs };
+      return { response, timing: batchSize === undefined ? times : { batchSize, ...times } };
     } catch (error) {
       this.#balancer.report(connection, CommError.from(error));
       throw error;

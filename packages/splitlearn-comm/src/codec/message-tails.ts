@@ -5,6 +5,7 @@ import { textByteLength } from './outgoing-tensor.js';
 import { varintByteLength, writeDouble, writeTextField, writeVarint } from './protobuf.js';
 import { toStruct } from './struct.js';
 import {
+  BATCH_SIZE_TAG,
   COMPUTE_MS_TAG,
   OUTPUT_ENCODING_TAG,
   OUTPUT_TAG,
@@ -60,30 +61,46 @@ function writeRepeatedText(target: Uint8Array, position: number, tag: number, te
   return position + 2;
 }
 
+/** The bytes of three doubles with a tag each. */
+const THREE_DOUBLES = 27;
+
+function isUint32(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value < 2 ** 32;
+}
+
 /** The field of a response behind its tensors. */
 export class TimingTail implements MessageTail {
-  /** Tag and length, and three doubles with a tag each. */
-  readonly byteLength = 2 + 27;
+  readonly byteLength: number;
   readonly #queueMs: number;
   readonly #computeMs: number;
   readonly #serverMs: number;
+  readonly #batchSize: number;
 
   constructor(timing: ComputeTiming | undefined, serverMs: number) {
-    const { queueMs = 0, computeMs = serverMs } = timing ?? {};
+    const { queueMs = 0, computeMs = serverMs, batchSize = 0 } = timing ?? {};
     this.#queueMs = queueMs;
     this.#computeMs = computeMs;
     this.#serverMs = serverMs;
+    this.#batchSize = isUint32(batchSize) ? batchSize : 0;
+    this.byteLength = 2 + THREE_DOUBLES + this.#batchSizeBytes;
   }
 
   write(target: Uint8Array, position: number): void {
     let at = position;
     target[at++] = TIMING_TAG;
-    target[at++] = 27;
+    target[at++] = THREE_DOUBLES + this.#batchSizeBytes;
     target[at++] = QUEUE_MS_TAG;
     at = writeDouble(target, at, this.#queueMs);
     target[at++] = COMPUTE_MS_TAG;
     at = writeDouble(target, at, this.#computeMs);
     target[at++] = SERVER_MS_TAG;
-    writeDouble(target, at, this.#serverMs);
+    at = writeDouble(target, at, this.#serverMs);
+    if (this.#batchSize === 0) return;
+    target[at++] = BATCH_SIZE_TAG;
+    writeVarint(target, at, this.#batchSize);
+  }
+
+  get #batchSizeBytes(): number {
+    return this.#batchSize === 0 ? 0 : 1 + varintByteLength(this.#batchSize);
   }
 }

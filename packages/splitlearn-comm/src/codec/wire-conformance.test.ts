@@ -24,7 +24,10 @@ const responses = fc.record({
   requestId: text,
   model: text,
   outputs: tensors,
-  timing: fc.record({ queueMs: ms, computeMs: ms }),
+  timing: fc.record(
+    { queueMs: ms, computeMs: ms, batchSize: fc.integer({ min: 1, max: 2 ** 32 - 1 }) },
+    { requiredKeys: ['queueMs', 'computeMs'] },
+  ),
   serverMs: ms,
 });
 const bases = fc.constantFrom<0 | 5>(0, 5);

@@ -18,6 +18,7 @@ export const TIMING_TAG = 0x22;
 export const QUEUE_MS_TAG = 0x09;
 export const COMPUTE_MS_TAG = 0x11;
 export const SERVER_MS_TAG = 0x19;
+export const BATCH_SIZE_TAG = 0x20;
 
 // Tensor
 export const NAME_TAG = 0x0a;

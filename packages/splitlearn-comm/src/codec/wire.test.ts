@@ -188,7 +188,9 @@ describe('a request', () => {
 describe('a response', () => {
   it('comes back as it was, whatever is in it', () => {
     const ms = fc.double({ noNaN: true, min: 0, noDefaultInfinity: true });
-    const responses = fc.record({ model: text, outputs: tensors, timing: fc.record({ queueMs: ms, computeMs: ms }) });
+    const batchSize = fc.integer({ min: 1, max: 2 ** 32 - 1 });
+    const timings = fc.record({ queueMs: ms, computeMs: ms, batchSize }, { requiredKeys: ['queueMs', 'computeMs'] });
+    const responses = fc.record({ model: text, outputs: tensors, timing: timings });
     fc.assert(
       fc.property(responses, ms, (original, serverMs) => {
         const { response, timing } = decodeResponse(toBytes(encodeResponse(original, 'id', serverMs)));
@@ -202,6 +204,12 @@ describe('a response', () => {
   it('without timing counts the server’s time as computing', () => {
     const { timing } = decodeResponse(toBytes(encodeResponse({ outputs: {} }, '', 12)));
     expect(timing).toEqual({ queueMs: 0, computeMs: 12, serverMs: 12 });
+  });
+
+  it.each([0, -1, 1.5, 2 ** 32, Number.NaN])('does not tell a batch size of %s', (batchSize) => {
+    const timing = { queueMs: 1, computeMs: 2, batchSize };
+    const { response } = decodeResponse(toBytes(encodeResponse({ outputs: {}, timing }, '', 12)));
+    expect(response.timing).toStrictEqual({ queueMs: 1, computeMs: 2 });
   });
 
   it('that is malformed is the server’s fault, not the caller’s', () => {

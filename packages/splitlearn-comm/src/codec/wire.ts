@@ -11,6 +11,7 @@ import { type EncodeTensor, prepareTensors, textByteLength } from './outgoing-te
 import { MalformedMessageError, ProtobufReader, textFieldByteLength } from './protobuf.js';
 import { fromStruct } from './struct.js';
 import {
+  BATCH_SIZE_TAG,
   COMPUTE_MS_TAG,
   MODEL_TAG,
   OUTPUT_ENCODING_TAG,
@@ -202,7 +203,7 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
   let model = '';
   const outputs: Record<string, Tensor> = {};
   let ready: Promise<void> | undefined;
-  const serverTiming = { queueMs: 0, computeMs: 0, serverMs: 0 };
+  const serverTiming: ReadTiming = { queueMs: 0, computeMs: 0, serverMs: 0 };
   while (reader.position < reader.end) {
     const tag = reader.tag();
     switch (tag) {
@@ -223,7 +224,8 @@ function readResponse(bytes: Uint8Array, decode: DecodeTensor | undefined) {
         reader.skip(tag);
     }
   }
-  const timing = { queueMs: serverTiming.queueMs, computeMs: serverTiming.computeMs };
+  const { queueMs, computeMs, batchSize } = serverTiming;
+  const timing: ComputeTiming = batchSize === undefined ? { queueMs, computeMs } : { queueMs, computeMs, batchSize };
   const rest = { outputs: settle(outputs, shared), timing };
   const response: ComputeResponse = model === '' ? rest : { model, ...rest };
   if (!ready) return { response, timing: serverTiming };
@@ -251,7 +253,10 @@ function both(first: Promise<void> | undefined, second: Promise<void> | undefine
   return all;
 }
 
-function readTiming(reader: ProtobufReader, timing: { queueMs: number; computeMs: number; serverMs: number }): void {
+/** A {@link ServerTiming} that is still being read. */
+type ReadTiming = { -readonly [Key in keyof ServerTiming]: ServerTiming[Key] };
+
+function readTiming(reader: ProtobufReader, timing: ReadTiming): void {
   const outerEnd = reader.end;
   const end = reader.endOfBytes();
   reader.end = end;
@@ -260,9 +265,17 @@ function readTiming(reader: ProtobufReader, timing: { queueMs: number; computeMs
     if (tag === QUEUE_MS_TAG) timing.queueMs = reader.double();
     else if (tag === COMPUTE_MS_TAG) timing.computeMs = reader.double();
     else if (tag === SERVER_MS_TAG) timing.serverMs = reader.double();
+    else if (tag === BATCH_SIZE_TAG) readBatchSize(reader, timing);
     else reader.skip(tag);
   }
   reader.end = outerEnd;
+}
+
+/** 0 is as good as absent, also where it comes after another, as protobuf has it. */
+function readBatchSize(reader: ProtobufReader, timing: ReadTiming): void {
+  const batchSize = reader.int32() >>> 0;
+  if (batchSize === 0) delete timing.batchSize;
+  else timing.batchSize = batchSize;
 }
 
 function readParameters(parameters: JoinedBytes): NonNullable<ComputeRequest['parameters']> {

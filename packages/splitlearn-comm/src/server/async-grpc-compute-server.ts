@@ -4,6 +4,7 @@ import type { ComputeFunction } from '../compute-function.js';
 import { CommError } from '../errors.js';
 import { DEFAULT_MAX_MESSAGE_BYTES, messageLimits, STREAM_WINDOW_BYTES } from '../grpc/channel.js';
 import { findListeners, setConnectionWindow, setStreamWindow } from '../grpc/internals.js';
+import { SERVICE_NAME } from '../grpc/service.js';
 import { type ServerTlsOptions, serverCredentials } from '../grpc/tls.js';
 import type { Logger } from '../logger.js';
 import type { CallStatistics } from '../statistics.js';
@@ -11,7 +12,7 @@ import { AsyncComputeServicer, type ExchangeLimitOptions } from './async-compute
 import { type AuthOptions, unsafeBindWarning } from './authorization.js';
 import { ConnectionGuard, type ConnectionLimits, type ConnectionStatistics } from './connections.js';
 import { bindError, hostAndPort, unixAddress } from './listen-address.js';
-import type { StandardServices } from './standard-services.js';
+import type { ServiceHealth, StandardServices } from './standard-services.js';
 
 export interface AsyncGRPCComputeServerOptions {
   /** What answers the calls. The server sets it up in `start` and tears it down in `stop`. */
@@ -47,6 +48,9 @@ export interface StopOptions {
   readonly graceMs?: number;
 }
 
+/** The names that a server answers health checks for by itself: the server as a whole, and its one service. */
+const OWN_NAMES: readonly string[] = ['', SERVICE_NAME];
+const HEALTHS: readonly ServiceHealth[] = ['SERVING', 'NOT_SERVING', 'SERVICE_UNKNOWN'];
 /** How long calls that are told to stop may take to do so. */
 const HEED_MS = 1_000;
 /** How long peers may take to close their connections. */
@@ -67,6 +71,8 @@ export class AsyncGRPCComputeServer {
   readonly #servicer: AsyncComputeServicer;
   readonly #withStandardServices: boolean;
   #standardServices: StandardServices | undefined;
+  /** How each service is while the server serves; by itself it has these two. */
+  readonly #health = new Map<string, 'SERVING' | 'NOT_SERVING'>(OWN_NAMES.map((name) => [name, 'SERVING']));
   readonly #server: Server;
   readonly #guard: ConnectionGuard;
   readonly #credentials: ServerCredentials;
@@ -122,6 +128,26 @@ export class AsyncGRPCComputeServer {
     return this.#termination;
   }
 
+  /**
+   * Says how a service is to whoever checks or watches it by `grpc.health.v1.Health`, such as a model of a server that
+   * has several. To be called at any time: the server says `SERVING` of nothing before it listens, and `NOT_SERVING` of
+   * everything from `stop` on, whatever it is told here. Anyone who can reach the server may check and list the names,
+   * as a health check asks for no token.
+   *
+   * @param service - Its name. `''` is the server as a whole, and its compute service with it; both are `SERVING` unless
+   * they are said not to be. Of any other name nothing is known until it is set.
+   * @param health - `SERVICE_UNKNOWN` takes a name back: a check of it is `NOT_FOUND` then, as of one that was never set.
+   * @throws CommError `INVALID_ARGUMENT` for what is no name or no health, and for `SERVICE_UNKNOWN` of the server itself.
+   */
+  setHealth(service: string, health: ServiceHealth): void {
+    assertHealth(service, health);
+    for (const name of service === '' ? OWN_NAMES : [service]) {
+      if (health === 'SERVICE_UNKNOWN') this.#health.delete(name);
+      else this.#health.set(name, health);
+      if (!this.#stopping) this.#standardServices?.setHealth(name, health);
+    }
+  }
+
   getStatistics(): CallStatistics {
     return this.#servicer.getStatistics();
   }
@@ -146,7 +172,7 @@ export class AsyncGRPCComputeServer {
         this.#standardServices.addTo(this.#server);
       }
       const port = await this.#bind();
-      this.#standardServices?.setHealth('SERVING');
+      for (const [service, health] of this.#health) this.#standardServices?.setHealth(service, health);
       return port;
     } catch (error) {
       try {
@@ -166,7 +192,7 @@ export class AsyncGRPCComputeServer {
     );
     try {
       if (!started) return;
-      this.#standardServices?.setHealth('NOT_SERVING');
+      for (const service of this.#health.keys()) this.#standardServices?.setHealth(service, 'NOT_SERVING');
       await this.#drain(graceMs);
       await this.#computeFn.teardown?.();
     } finally {
@@ -201,6 +227,20 @@ export class AsyncGRPCComputeServer {
     this.#server.forceShutdown();
     this.#guard.destroyAll();
     await within(CLOSE_MS, closed);
+  }
+}
+
+function assertHealth(service: string, health: ServiceHealth): void {
+  if (typeof service !== 'string') {
+    throw new CommError('INVALID_ARGUMENT', `the name of a service must be a text; it is ${typeof service}`);
+  }
+  if (!HEALTHS.includes(health)) {
+    const text = `the health of '${service}' must be ${HEALTHS.join(', ')}; it is ${String(health)}`;
+    throw new CommError('INVALID_ARGUMENT', text);
+  }
+  if (health === 'SERVICE_UNKNOWN' && OWN_NAMES.includes(service)) {
+    const text = `'${service}' is the server itself, which cannot be unknown; say NOT_SERVING`;
+    throw new CommError('INVALID_ARGUMENT', text);
   }
 }
 

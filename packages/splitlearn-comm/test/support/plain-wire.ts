@@ -6,7 +6,7 @@ export type FieldTypes = ReadonlyMap<number, readonly number[]>;
 export const REQUEST_TYPES = typesByField([2], [2], [2], [2], [2], [0]);
 export const RESPONSE_TYPES = typesByField([2], [2], [2], [2]);
 export const TENSOR_TYPES = typesByField([2], [0], [0, 2], [0], [2], [2]);
-export const TIMING_TYPES = typesByField([1], [1], [1]);
+export const TIMING_TYPES = typesByField([1], [1], [1], [0]);
 
 function typesByField(...types: readonly (readonly number[])[]): FieldTypes {
   return new Map(types.map((type, index) => [index + 1, type]));

@@ -1,4 +1,12 @@
-import type { ComputeRequest, ComputeResponse, DType, JsonValue, Tensor, Tensors } from '@splitlearn/comm';
+import type {
+  ComputeRequest,
+  ComputeResponse,
+  ComputeTiming,
+  DType,
+  JsonValue,
+  Tensor,
+  Tensors,
+} from '@splitlearn/comm';
 import { google, splitlearn } from '#proto';
 import { fromStruct } from '../../src/codec/struct.js';
 import { TensorCodec } from '../../src/codec/tensor-codec.js';
@@ -32,11 +40,11 @@ export function readRequest(bytes: Uint8Array): {
 /** Throws for whatever is not a valid response. */
 export function readResponse(bytes: Uint8Array): {
   response: ComputeResponse;
-  timing: { queueMs: number; computeMs: number; serverMs: number };
+  timing: ComputeTiming & { serverMs: number };
 } {
   const message = v1.ComputeResponse.decode(new Uint8Array(bytes));
-  const { queueMs, computeMs, serverMs } = message.timing ?? {};
-  const timing = { queueMs: queueMs ?? 0, computeMs: computeMs ?? 0 };
+  const { queueMs, computeMs, serverMs, batchSize } = message.timing ?? {};
+  const timing = { queueMs: queueMs ?? 0, computeMs: computeMs ?? 0, ...(batchSize && { batchSize }) };
   const outputs = readTensors(message.outputs);
   return {
     response: { ...(message.model && { model: message.model }), outputs, timing },

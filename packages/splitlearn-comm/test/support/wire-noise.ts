@@ -112,7 +112,7 @@ export class NoisyWriter {
     return entries.length === 0 ? [this.#bytes(4, Buffer.alloc(0))] : entries.map((entry) => Buffer.from(entry));
   }
 
-  #timing({ queueMs, computeMs, serverMs }: v1.ITiming): Buffer[] {
+  #timing({ queueMs, computeMs, serverMs, batchSize }: v1.ITiming): Buffer[] {
     const parts: Buffer[] = [];
     let part: Buffer[] = [];
     [queueMs, computeMs, serverMs].forEach((value, index) => {
@@ -125,6 +125,7 @@ export class NoisyWriter {
       parts.push(this.#bytes(4, Buffer.concat(part)));
       part = [];
     });
+    part.push(...this.#lastNumber(4, batchSize));
     return [...parts, this.#bytes(4, Buffer.concat(part))];
   }
 

@@ -211,7 +211,12 @@ describe('an eviction', () => {
     expect(places).toMatchObject({ modelId: 'b', reason: 'max-models', forModelId: 'd' });
     expect(more).toEqual([]);
     expect(evictions).toEqual(['a memory', 'b max-models']);
-    expect(states.filter((state) => state.startsWith('a '))).toEqual(['a READY', 'a DRAINING', 'a UNLOADED']);
+    expect(states.filter((state) => state.startsWith('a '))).toEqual([
+      'a LOADING',
+      'a READY',
+      'a DRAINING',
+      'a UNLOADED',
+    ]);
     expect(manager.getModelInfo('a')).toMatchObject({ state: 'UNLOADED', memoryBytes: 0 });
     await inTime(manager.acquire('a'));
     expect(manager.getModelInfo('a')).toMatchObject({ state: 'READY', loads: 2 });
@@ -270,7 +275,7 @@ describe('an eviction', () => {
     expect(manager.getModelInfo('m')).toMatchObject({ state: 'LOADING', failure: "the process of 'm' ended" });
     await vi.advanceTimersByTimeAsync(START_MS);
     expect(manager.getModelInfo('m').state).toBe('READY');
-    expect(states).toEqual(['m READY', 'm LOADING: MODEL_CRASHED', 'm READY']);
+    expect(states).toEqual(['m LOADING', 'm READY', 'm LOADING: MODEL_CRASHED', 'm READY']);
     await load('other', 60);
     expect(manager.getModelInfo('m').state).toBe('UNLOADED');
     expect(manager.getModelInfo('m').failure).toBe(undefined);
@@ -512,7 +517,7 @@ describe('unloading', () => {
     expect(alive('m')).toBe(0);
     expect(manager.getModel('m')).toBe(undefined);
     expect(manager.resourceManager.getCurrentUsage().reservedBytes).toBe(0);
-    expect(states).toEqual(['m READY', 'm DRAINING', 'm UNLOADED']);
+    expect(states).toEqual(['m LOADING', 'm READY', 'm DRAINING', 'm UNLOADED']);
     expect((await failure(manager.acquire('m'))).code).toBe('MODEL_NOT_FOUND');
     expect((await failure(manager.unloadModel('m'))).code).toBe('MODEL_NOT_FOUND');
   });

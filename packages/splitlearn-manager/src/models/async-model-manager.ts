@@ -18,7 +18,7 @@ import { type Every, MemoryKeeper } from './memory-keeper.js';
 import { type ModelConfig, parseModelConfig, type ResolvedModelConfig } from './model-config.js';
 import { describeModel, type ManagedModelInfo } from './model-info.js';
 import type { estimateNeed } from './model-need.js';
-import { RegisteredModel } from './registered-model.js';
+import { type ModelLoad, RegisteredModel } from './registered-model.js';
 
 export interface AsyncModelManagerOptions {
   readonly resourceManager?: ResourceManager;
@@ -46,6 +46,11 @@ export interface LoadOptions {
 export interface UnloadOptions {
   /** Milliseconds that requests which use the model may still take. Default 30000; 0 cuts them off. */
   readonly graceMs?: number;
+}
+
+export interface ReloadOptions extends UnloadOptions {
+  /** What the model is to be from now on, under the id that it has. Default: what it is. */
+  readonly config?: string | ModelConfig;
 }
 
 export interface UnloadReport {
@@ -178,15 +183,19 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
   }
 
   /**
-   * Loads a model anew, from its files as they are now, and puts it in the place of the one that runs, which ends when
-   * its requests have. No request fails for it. For a while there are both, so there must be room for both. Concurrent
-   * reloads of one model are one reload.
+   * Loads a model anew, from its files as they are now and, where one is given, with another configuration, and puts it in
+   * the place of the one that runs, which ends when its requests have. No request fails for it. For a while there are both,
+   * so there must be room for both. Concurrent reloads of one model are one reload, but for those with a configuration.
    *
-   * @throws ManagerError `MODEL_NOT_FOUND`, and what {@link loadModel} throws; the one that runs goes on then.
+   * @throws ManagerError `MODEL_NOT_FOUND`, `INVALID_CONFIG` where the configuration is wrong or another model's, and what
+   * {@link loadModel} throws; the one that runs goes on then, as it was configured.
    */
-  async reloadModel(modelId: string, { graceMs = 30_000 }: UnloadOptions = {}): Promise<ManagedModelInfo> {
+  async reloadModel(modelId: string, { graceMs = 30_000, config }: ReloadOptions = {}): Promise<ManagedModelInfo> {
+    const wanted = config === undefined ? undefined : parseModelConfig(config);
+    if (wanted)
+      while (this.#models.get(modelId)?.reloading) await this.#models.get(modelId)?.reloading?.catch(() => {});
     const model = this.#models.find(modelId);
-    model.reloading ??= this.#reload(model, graceMs).finally(() => (model.reloading = undefined));
+    model.reloading ??= this.#reload(model, graceMs, wanted).finally(() => (model.reloading = undefined));
     await model.reloading;
     return describeModel(model);
   }
@@ -234,6 +243,11 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
     return describeModel(this.#models.find(modelId));
   }
 
+  /** How busy a model is; `undefined` where there is none of that id. Costs next to nothing: routers ask for every request. */
+  getModelLoad(modelId: string): ModelLoad | undefined {
+    return this.#models.get(modelId);
+  }
+
   getStatistics() {
     return {
       models: this.listModels(),
@@ -270,14 +284,19 @@ export class AsyncModelManager extends EventEmitter<ManagerEvents> {
     return { model, isNew: true };
   }
 
-  async #reload(model: RegisteredModel, graceMs: number): Promise<void> {
-    const { located } = model;
-    model.located = await this.#locate(model.config);
+  async #reload(model: RegisteredModel, graceMs: number, config = model.config): Promise<void> {
+    const before = { located: model.located, config: model.config };
+    const located = await this.#locate(config);
+    if (located.modelId !== model.modelId) {
+      const message = `model '${model.modelId}' cannot become '${located.modelId}'; give the configuration its modelId`;
+      throw new ManagerError('INVALID_CONFIG', message);
+    }
+    Object.assign(model, { located, config });
     try {
       await this.#lifeCycle.replace(model, graceMs);
     } catch (error) {
-      // The one that runs is started again from where it came from.
-      if (model.life) model.located = located;
+      // The one that runs is started again from where it came from, and one that was configured anew is as it was.
+      if (model.life || config !== before.config) Object.assign(model, before);
       throw error;
     }
   }

@@ -81,7 +81,7 @@ describe('the beginning of a life', () => {
     await beginning;
     expect(resources.getReservation('m')?.usedBytes).toBe(30 * MIB);
     expect(model).toMatchObject({ state: 'READY', loads: 1, starting: undefined, failure: undefined });
-    expect(states).toEqual(['m READY']);
+    expect(states).toEqual(['m LOADING', 'm READY']);
   });
 
   it('asks for what the configuration says, and for memory of a GPU only where it runs on one', async () => {
@@ -250,7 +250,7 @@ describe('the beginning of a life', () => {
     host.crash('out of ideas');
     await settle();
     expect(logger.warn.mock.calls).toEqual([['out of ideas']]);
-    expect(states).toEqual(['m READY', 'm LOADING: MODEL_CRASHED']);
+    expect(states).toEqual(['m LOADING', 'm READY', 'm LOADING: MODEL_CRASHED']);
     expect(model.failure).toMatchObject({ code: 'MODEL_CRASHED' });
   });
 });
@@ -271,7 +271,7 @@ describe('a replacement', () => {
     lease?.release();
     await replacing;
     expect(model.previous).toBe(undefined);
-    expect(states).toEqual(['m READY', 'm READY']);
+    expect(states).toEqual(['m LOADING', 'm READY', 'm READY']);
     expect(resources.getReservation('m')).toBe(undefined);
     expect(resources.getReservation('m (next)')).toBeDefined();
   });
@@ -284,7 +284,7 @@ describe('a replacement', () => {
     nth(1).fail(DAMAGED);
     expect(await replacing).toBe(DAMAGED);
     expect(model).toMatchObject({ life, next: undefined, previous: undefined, state: 'READY', failure: DAMAGED });
-    expect(states).toEqual(['m READY']);
+    expect(states).toEqual(['m LOADING', 'm READY']);
     expect(reservedMib()).toBe(30);
   });
 

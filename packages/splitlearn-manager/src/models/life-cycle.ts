@@ -3,6 +3,7 @@ import { abortable } from '../abortable.js';
 import { ManagerError } from '../errors.js';
 import type { HostOptions, ModelHost } from '../hosts/model-host.js';
 import { type StartHostAt, startHost } from '../hosts/start-host.js';
+import { forModel } from '../logging/logger.js';
 import type { MetricsCollector } from '../monitoring/metrics-collector.js';
 import type { ResourceManager } from '../resources/resource-manager.js';
 import { Admission, type EvictionReason, type EvictionRecord } from './admission.js';
@@ -80,13 +81,16 @@ export class LifeCycle {
       ...{ modelId, reservationId, threads, memoryBytes },
       instances,
       startHost: (unwanted) => this.#startHost(model, threads, device, unwanted),
-      onCrash: (error) => this.#options.logger.warn(error.message),
+      onCrash: (error) => forModel(this.#options.logger, modelId).warn(error.message),
       onState: (state, error) => this.#changed(model, life, state, error),
       onIdle: () => this.idle(model),
     });
     this.#reserved.add(life);
     if (model.life) model.next = life;
-    else model.life = life;
+    else {
+      model.life = life;
+      this.#options.onState(modelId, life.state, undefined);
+    }
     let started!: () => void;
     model.starting = new Promise<void>((resolve) => (started = resolve));
     try {
@@ -186,19 +190,20 @@ export class LifeCycle {
     const { modelId, config, located } = model;
     const { engine, folder, file } = located;
     const { maxMessageLength, logger, metrics, startHost: start = startHost } = this.#options;
-    const { maxQueue, maxMemoryBytes, warmup, address } = config;
+    const { maxQueue, batching, maxMemoryBytes, warmup, address } = config;
     const place = address === undefined ? config.isolation : { address, source: config.source };
     const task = config.task ?? located.task;
     const options: HostOptions = {
       ...{ modelId, engine, folder, file, threads, device, maxQueue, warmup },
       ...(task !== undefined && { task }),
+      ...(batching !== undefined && { batching }),
       ...(maxMemoryBytes !== undefined && { maxMemoryBytes }),
       maxMessageLength,
     };
     const startedMs = performance.now();
     let success = false;
     try {
-      const host = await start(place, options, logger, signal);
+      const host = await start(place, options, forModel(logger, modelId), signal);
       success = true;
       return host;
     } finally {

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { parseConfig } from '../config.js';
+import { BatchingConfig } from '../runtime/batching-config.js';
 
 /** What to load, and how to run it. */
 export const ModelConfig = z.strictObject({
@@ -51,6 +52,11 @@ export const ModelConfig = z.strictObject({
   warmup: z.boolean().default(true),
   /** How many requests may wait for the one that runs; past it they fail with `RESOURCE_EXHAUSTED`. Default 256. */
   maxQueue: z.int().min(0).max(1_000_000).default(256),
+  /**
+   * How requests are put together into one run, for a model of the engines `onnx` or `module` that has a batch
+   * dimension. `maxQueue` should be larger than its `maxBatchSize`. Default: each request runs alone.
+   */
+  batching: BatchingConfig.optional(),
 });
 
 /** A model's configuration as it is written: whatever has a default may be left out. */

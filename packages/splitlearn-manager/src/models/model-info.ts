@@ -33,13 +33,15 @@ export interface ManagedModelInfo extends ModelInfo {
   readonly lastUsedAtMs: number;
   /** Never evicted. */
   readonly pinned: boolean;
+  /** Milliseconds without a request after which it is unloaded; absent where it never is for that. */
+  readonly keepAliveMs?: number;
   /** Why it could not be loaded, or crashed, the last time. */
   readonly failure?: string;
 }
 
 export function describeModel(model: RegisteredModel): ManagedModelInfo {
   const { modelId, life, config, located, state, failure, memoryBytes } = model;
-  const { source, pinned, address } = config;
+  const { source, pinned, keepAliveMs, address } = config;
   const isolation = address === undefined ? config.isolation : 'remote';
   const { engine, revision, digest } = located;
   const info = life?.info ?? {};
@@ -53,6 +55,7 @@ export function describeModel(model: RegisteredModel): ManagedModelInfo {
     ...{ name: modelId, modelId, state, source, engine, isolation, ...files },
     ...{ threads, memoryBytes, loadMs: life?.loadMs ?? 0, loads: model.loads, pids, pinned },
     ...(pid !== undefined && { pid }),
+    ...(keepAliveMs !== undefined && { keepAliveMs }),
     leases: life?.leases ?? 0,
     lastUsedAtMs: model.lastUsedAtMs,
     ...(failure && state !== 'READY' && { failure: failure.message }),

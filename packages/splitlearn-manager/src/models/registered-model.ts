@@ -13,6 +13,25 @@ interface Waiter {
   readonly giveUp: () => void;
 }
 
+/** How busy a model is, and what a request for it would find. Read it at once: it goes on changing. */
+export interface ModelLoad {
+  readonly state: ModelState;
+  /** It is being unloaded for good: requests for it are refused. */
+  readonly leaving: boolean;
+  /** Requests and sessions that use it or wait for it. */
+  readonly inFlight: number;
+  /** How many hosts it runs in, or will. */
+  readonly instances: number;
+  /** What it takes, in bytes; 0 while it is not loaded. */
+  readonly memoryBytes: number;
+  /** The most that it may take, in bytes, all hosts together; absent where it has no limit of its own. */
+  readonly memoryLimitBytes: number | undefined;
+  /** How large its files are, in bytes; 0 where they are not on this machine. */
+  readonly fileBytes: number;
+  /** What its memory is reserved as; absent while it is not loaded. */
+  readonly reservationId: string | undefined;
+}
+
 /** What a load is refused with that would need others to be evicted. */
 const NO_ROOM: ReadonlySet<string> = new Set<ManagerErrorCode>(['INSUFFICIENT_MEMORY', 'TOO_MANY_MODELS']);
 
@@ -29,10 +48,10 @@ export interface RegisteredModelOptions {
 }
 
 /** A model that the manager knows, loaded or not: its lives, one after the other, and who waits for the next. */
-export class RegisteredModel {
+export class RegisteredModel implements ModelLoad {
   readonly modelId: string;
   readonly order: number;
-  readonly config: ResolvedModelConfig;
+  config: ResolvedModelConfig;
   located: LocatedModel;
   /** Absent while the model is not loaded. */
   life: ManagedModel | undefined;
@@ -98,6 +117,32 @@ export class RegisteredModel {
   /** Whether requests use it or wait for it. */
   get busy(): boolean {
     return (this.life?.leases ?? 0) > 0 || this.#waiters.size > 0 || this.starting !== undefined;
+  }
+
+  get leaving(): boolean {
+    return this.removal !== undefined;
+  }
+
+  /** Requests and sessions that use it or wait for it. */
+  get inFlight(): number {
+    return (this.life?.leases ?? 0) + this.#waiters.size;
+  }
+
+  get instances(): number {
+    return this.config.instances;
+  }
+
+  get memoryLimitBytes(): number | undefined {
+    const { maxMemoryBytes, instances } = this.config;
+    return maxMemoryBytes === undefined ? undefined : maxMemoryBytes * instances;
+  }
+
+  get fileBytes(): number {
+    return this.located.fileBytes;
+  }
+
+  get reservationId(): string | undefined {
+    return this.life?.reservationId;
   }
 
   /** Begins a life, when no other begins and it is not being evicted: a load and a reload take turns. */

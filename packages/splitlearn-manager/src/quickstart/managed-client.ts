@@ -11,6 +11,7 @@ import {
   type Tensors,
   tensor,
 } from '@splitlearn/comm';
+import { withTraceContext } from '../monitoring/tracing.js';
 
 /** How text is generated. What is left out is as the model's server has it by default. */
 export interface GenerateOptions extends CallOptions {
@@ -75,7 +76,7 @@ export class ManagedClient {
     input: string | Tensors,
     options: GenerateOptions | ComputeOptions = {},
   ): Promise<GeneratedText | Tensors> {
-    if (typeof input !== 'string') return this.#client.compute(input, options as ComputeOptions);
+    if (typeof input !== 'string') return this.#client.compute(input, traced(options as ComputeOptions));
     const outputs = await this.#client.compute({ text: tensor([input]) }, toComputeOptions(options as GenerateOptions));
     return {
       text: firstString(output(outputs, 'text')),
@@ -101,12 +102,12 @@ export class ManagedClient {
   compute(input: Tensor, options?: ComputeOptions): Promise<Tensor>;
   compute(inputs: Tensors, options?: ComputeOptions): Promise<Tensors>;
   compute(input: Tensor | Tensors, options?: ComputeOptions): Promise<Tensor | Tensors> {
-    return this.#client.compute(input as Tensors, options);
+    return this.#client.compute(input as Tensors, traced(options));
   }
 
   /** Like `compute`, and says where the time went. @see GRPCComputeClient.computeWithTiming */
   computeWithTiming(inputs: Tensors, options?: ComputeOptions) {
-    return this.#client.computeWithTiming(inputs, options);
+    return this.#client.computeWithTiming(inputs, traced(options));
   }
 
   /** The models that the server has. */
@@ -132,7 +133,7 @@ function toComputeOptions(options: GenerateOptions): ComputeOptions {
   const { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, stop, ...call } = options;
   const given = { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, stop };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
-  return { ...call, parameters: Object.fromEntries(set) as Record<string, JsonValue> };
+  return traced({ ...call, parameters: Object.fromEntries(set) as Record<string, JsonValue> });
 }
 
 function output(outputs: Tensors, name: string): Tensor {
@@ -146,4 +147,10 @@ function output(outputs: Tensors, name: string): Tensor {
 
 function firstString(value: Tensor): string {
   return String(value.data[0] ?? '');
+}
+
+/** The call as a part of the trace that is active where it is made, if one is. */
+function traced(options: ComputeOptions = {}): ComputeOptions {
+  const metadata = withTraceContext(options.metadata);
+  return metadata === options.metadata ? options : { ...options, metadata };
 }

@@ -4,7 +4,7 @@ import type { Engine } from '../engines/engine.js';
 import { loadModuleModel } from '../engines/module.js';
 import { loadOnnxModel } from '../engines/onnx.js';
 import { loadTransformersModel } from '../engines/transformers.js';
-import type { EngineName, RuntimeOptions } from './model-runtime.js';
+import type { EngineName, ThreadOptions } from './model-runtime.js';
 
 // What a model's thread runs: the model, as its engine loads it.
 
@@ -21,6 +21,6 @@ const NICENESS = 10;
 // cores compute, health checks and new requests still come first. Elsewhere it would be the whole process's.
 if (process.platform === 'linux') setPriority(NICENESS);
 
-export default function loadModel({ engine, ...options }: Omit<RuntimeOptions, 'maxQueue'>): Promise<Model> {
+export default function loadModel({ engine, ...options }: ThreadOptions): Promise<Model> {
   return engines[engine](options);
 }

@@ -1,26 +1,46 @@
 import { AsyncGRPCComputeServer, type CallStatistics, type Logger, type StopOptions } from '@splitlearn/comm';
+import { connectionOptions } from '../configuration/connection-config.js';
 import { ManagerError } from '../errors.js';
+import type { ReloadOutcome } from '../http/admin-actions.js';
+import type { AdminServer } from '../http/admin-server.js';
+import { LifeCycleLog } from '../logging/life-cycle-log.js';
 import { AsyncModelManager, type UnloadOptions, type UnloadReport } from '../models/async-model-manager.js';
-import type { ModelConfig } from '../models/model-config.js';
+import { type ModelConfig, parseModelConfig } from '../models/model-config.js';
 import type { ManagedModelInfo } from '../models/model-info.js';
+import { CallCounter } from '../monitoring/call-counter.js';
+import { HealthChecker } from '../monitoring/health-checker.js';
+import { HealthWatch } from '../monitoring/health-watch.js';
 import { MetricsCollector, type ModelStatistics } from '../monitoring/metrics-collector.js';
 import { ResourceManager, type ResourceUsage } from '../resources/resource-manager.js';
 import { ModelRouter } from '../routing/model-router.js';
+import type { Route, RouteInfo } from '../routing/route.js';
+import { createAdminServer } from './administration.js';
 import { AsyncManagedComputeFunction } from './async-managed-compute-function.js';
-import { parseServerConfig, type ServerConfig } from './server-config.js';
+import { loadAll } from './load-all.js';
+import { parseServerConfig, type ResolvedServerConfig, type ServerConfig } from './server-config.js';
 
 export interface AsyncManagedServerOptions {
   readonly config?: ServerConfig;
   /** The models to load before the server listens. */
   readonly models?: readonly (string | ModelConfig)[];
-  /** Told of crashes and unexpected errors. Default: `console`. */
+  /** Routes beside those of the configuration; their strategies may be functions. */
+  readonly routes?: Readonly<Record<string, Route>>;
+  /** Reads the configuration again, for `POST /v1/reload` of the admin server. Default: that is refused. */
+  readonly reload?: () => Promise<ReloadOutcome>;
+  /**
+   * Told of crashes and unexpected errors; one that `createLogger` made is told of every event in the life of the server and
+   * its models as well. Default: `console`.
+   */
   readonly logger?: Logger;
 }
 
 export interface ServerStatus {
   /** The port that the server listens on; absent while it does not. */
   readonly port?: number;
+  /** The port of the admin server; absent where there is none. */
+  readonly adminPort?: number;
   readonly models: readonly ManagedModelInfo[];
+  readonly routes: readonly RouteInfo[];
   readonly resources: ResourceUsage;
   /** All calls. */
   readonly calls: CallStatistics;
@@ -33,73 +53,152 @@ export class AsyncManagedServer {
   readonly resourceManager: ResourceManager;
   readonly metrics = new MetricsCollector();
   readonly modelManager: AsyncModelManager;
+  readonly router: ModelRouter;
+  /** Says whether the server is live and ready, and why not. */
+  readonly healthChecker: HealthChecker;
+  readonly #config: ResolvedServerConfig;
+  readonly #reload: AsyncManagedServerOptions['reload'];
+  readonly #logger: Logger;
+  readonly #log: LifeCycleLog;
+  readonly #healthWatch: HealthWatch;
   readonly #server: AsyncGRPCComputeServer;
+  #adminServer: AdminServer | undefined;
+  #adminPort: number | undefined;
   #port: number | undefined;
 
   /** @throws ManagerError `INVALID_CONFIG`. */
-  constructor({ config = {}, models = [], logger = console }: AsyncManagedServerOptions = {}) {
-    const { host, port, maxMessageLength, maxModels, maxMemoryPercent, memoryLimitBytes, ...rest } =
-      parseServerConfig(config);
+  constructor({ config = {}, models = [], routes, reload, logger = console }: AsyncManagedServerOptions = {}) {
+    this.#config = parseServerConfig(config);
+    this.#reload = reload;
+    this.#logger = logger;
+    const { host, port, maxMessageLength, maxModels, maxMemoryPercent, memoryLimitBytes } = this.#config;
+    const { lockfile: path, frozen } = this.#config;
     const memory = { maxMemoryPercent, ...(memoryLimitBytes !== undefined && { memoryLimitBytes }) };
     this.resourceManager = new ResourceManager({ ...memory, plannedModels: models.length });
     const { resourceManager, metrics } = this;
-    const { lockfile: path, frozen } = rest;
     this.modelManager = new AsyncModelManager({
       ...{ resourceManager, metrics, maxModels, maxMessageLength, logger },
       ...(path !== undefined && { lockfile: { path, frozen } }),
     });
     const { modelManager } = this;
-    const router = new ModelRouter({ modelManager });
-    const managed = new AsyncManagedComputeFunction({ router, modelManager, metrics });
+    this.router = new ModelRouter({
+      modelManager,
+      routes: { ...this.#config.routes, ...routes },
+      onTargetHealth: (modelId, leftOutMs) =>
+        logger.warn(
+          leftOutMs > 0
+            ? `model '${modelId}' fails and is left out of its routes for ${leftOutMs} ms`
+            : `model '${modelId}' works again, and is back in its routes`,
+        ),
+    });
+    const { router } = this;
+    const calls = new CallCounter();
+    const managed = new AsyncManagedComputeFunction({ router, modelManager, metrics, calls, logger });
     const computeFn = {
-      setup: async () => {
-        await loadAll(modelManager, models, logger);
-      },
+      setup: () => this.#loadAll(models),
       compute: managed.compute.bind(managed),
       stream: managed.stream.bind(managed),
       info: managed.info.bind(managed),
       teardown: () => modelManager.shutdown({ graceMs: 0 }), // the server has waited for all calls already
     };
-    this.#server = new AsyncGRPCComputeServer({ computeFn, host, port, maxMessageLength, logger });
+    const server = new AsyncGRPCComputeServer({
+      ...{ computeFn, host, port, maxMessageLength, logger },
+      ...connectionOptions(this.#config),
+    });
+    this.#server = server;
+    this.healthChecker = new HealthChecker({
+      models: () => modelManager.listModels(),
+      calls: () => calls.all(),
+      callsOfModel: (modelId) => calls.ofModel(modelId),
+    });
+    const setHealth = server.setHealth.bind(server);
+    this.#healthWatch = new HealthWatch({ checker: this.healthChecker, logger, setHealth });
+    this.#log = new LifeCycleLog(logger);
+    this.#log.follow(modelManager);
+    modelManager.on('state', () => this.#healthWatch.update());
+    metrics.addSources({
+      models: () => modelManager.listModels(),
+      resources: async () => {
+        await resourceManager.getGpuInfo();
+        return resourceManager.getCurrentUsage();
+      },
+      calls: () => server.getStatistics(),
+      connections: () => server.getConnectionStatistics(),
+    });
   }
 
   /**
-   * Loads the models, then listens.
+   * Starts the admin server, if there is to be one, loads the models, then listens.
    *
    * @returns the bound port.
    * @throws ManagerError what `loadModel` throws for a model that cannot be loaded; CommError `FAILED_PRECONDITION`
-   * (reason `ADDRESS_IN_USE`) when the port is taken. Nothing stays loaded then.
+   * (reason `ADDRESS_IN_USE`) when a port is taken. Nothing stays loaded then.
    */
   async start(): Promise<number> {
-    this.#port = await this.#server.start();
+    this.#healthWatch.start();
+    try {
+      await this.#startAdmin();
+      this.#port = await this.#server.start();
+    } catch (error) {
+      await this.#stopWatching();
+      throw error;
+    }
+    this.healthChecker.enter('serving');
+    this.#healthWatch.update();
+    this.#log.listening(this.#config.host, this.#port);
     return this.#port;
   }
 
   /** Refuses new calls, lets those under way finish for `graceMs`, and unloads all models. Gives up a start. */
   async stop(options?: StopOptions): Promise<void> {
-    if (this.#port === undefined) await this.modelManager.shutdown({ graceMs: 0 });
-    await this.#server.stop(options);
-    this.#port = undefined;
+    const hasServed = this.#port !== undefined;
+    this.healthChecker.enter('draining');
+    this.#healthWatch.update();
+    if (hasServed) this.#log.draining(options?.graceMs);
+    else await this.modelManager.shutdown({ graceMs: 0 });
+    try {
+      await this.#server.stop(options);
+    } finally {
+      this.#port = undefined;
+      await this.#stopWatching();
+    }
+    if (hasServed) this.#log.stopped();
   }
 
   waitForTermination(): Promise<void> {
     return this.#server.waitForTermination();
   }
 
-  /** Loads a model beside those that are served. @see AsyncModelManager.loadModel */
-  loadModel(config: string | ModelConfig): Promise<ManagedModelInfo> {
+  /**
+   * Loads a model beside those that are served.
+   *
+   * @throws ManagerError `INVALID_CONFIG` where its id is the name of a route; and what `AsyncModelManager.loadModel` throws.
+   */
+  async loadModel(config: string | ModelConfig): Promise<ManagedModelInfo> {
+    const { modelId, source } = parseModelConfig(config);
+    const name = modelId ?? source;
+    if (this.router.getRoute(name)) {
+      const message = `model '${name}' cannot be loaded: a route has that name; give the model another modelId`;
+      throw new ManagerError('INVALID_CONFIG', message);
+    }
     return this.modelManager.loadModel(config);
   }
 
   /** Unloads a model and says what it gave back. @see AsyncModelManager.unloadModel */
-  unloadModel(modelId: string, options?: UnloadOptions): Promise<UnloadReport> {
-    return this.modelManager.unloadModel(modelId, options);
+  async unloadModel(modelId: string, options?: UnloadOptions): Promise<UnloadReport> {
+    try {
+      return await this.modelManager.unloadModel(modelId, options);
+    } finally {
+      this.#healthWatch.update();
+    }
   }
 
   getStatus(): ServerStatus {
     return {
       ...(this.#port !== undefined && { port: this.#port }),
+      ...(this.#adminPort !== undefined && { adminPort: this.#adminPort }),
       models: this.modelManager.listModels(),
+      routes: this.router.listRoutes(),
       resources: this.resourceManager.getCurrentUsage(),
       calls: this.#server.getStatistics(),
       ...this.metrics.getStatistics(),
@@ -109,36 +208,39 @@ export class AsyncManagedServer {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
-}
 
-/**
- * Loads all models side by side, as far as they fit: the first request for one that is left loads it, in the place of
- * others. When one cannot be loaded for any other reason, those that were are unloaded again.
- */
-async function loadAll(
-  modelManager: AsyncModelManager,
-  models: readonly (string | ModelConfig)[],
-  logger: Logger,
-): Promise<void> {
-  const results = await Promise.allSettled(models.map((model) => loadOrLeave(modelManager, model, logger)));
-  const failed = results.find((result) => result.status === 'rejected');
-  if (!failed) return;
-  await modelManager.shutdown({ graceMs: 0 });
-  throw failed.reason;
-}
+  async #loadAll(models: readonly (string | ModelConfig)[]): Promise<void> {
+    await loadAll(this.modelManager, models, this.#logger);
+    try {
+      this.router.checkRoutes();
+    } catch (error) {
+      await this.modelManager.shutdown({ graceMs: 0 });
+      throw error;
+    }
+  }
 
-async function loadOrLeave(
-  modelManager: AsyncModelManager,
-  model: string | ModelConfig,
-  logger: Logger,
-): Promise<void> {
-  const { modelId } = await modelManager.registerModel(model);
-  try {
-    await modelManager.loadModel(model, { evict: false });
-  } catch (error) {
-    const full = error instanceof ManagerError && ['INSUFFICIENT_MEMORY', 'TOO_MANY_MODELS'].includes(error.code);
-    // Where it would not fit even alone, it is better to know that now.
-    if (!full || !(await modelManager.plan(model)).fits) throw error;
-    logger.warn(`model '${modelId}' is loaded when it is asked for: ${error.message}`);
+  /** Before the models are loaded, so that it says meanwhile that the server lives and is not ready. */
+  async #startAdmin(): Promise<void> {
+    const { admin } = this.#config;
+    if (!admin) return;
+    const { modelManager, metrics, router } = this;
+    const status = () => this.getStatus();
+    const administered = {
+      modelManager,
+      metrics,
+      router,
+      healthWatch: this.#healthWatch,
+      status,
+      reload: this.#reload,
+    };
+    this.#adminServer = await createAdminServer(admin, administered, this.#logger);
+    this.#adminPort = await this.#adminServer.start();
+  }
+
+  async #stopWatching(): Promise<void> {
+    this.healthChecker.enter('stopped');
+    this.#healthWatch.stop();
+    this.#adminPort = undefined;
+    await this.#adminServer?.close();
   }
 }

@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import { parseConfig } from '../config.js';
+import { AdminConfig, AuthConfig, LimitsConfig, TlsConfig } from '../configuration/connection-config.js';
+import { RoutesConfig } from '../routing/route-config.js';
 
-/** Where a managed server listens, and how much it may use. */
+/** Where a managed server listens, whom it answers, and how much it may use. */
 export const ServerConfig = z
   .strictObject({
     /** The address to listen on. Default `127.0.0.1`: this machine only. */
@@ -23,6 +25,18 @@ export const ServerConfig = z
     lockfile: z.string().min(1).optional(),
     /** Refuses models that are not in the lockfile, or have other files. Default false. */
     frozen: z.boolean().default(false),
+    /** TLS. Default: none, all travels in the clear. */
+    tls: TlsConfig.optional(),
+    /** Who may call. Default: everyone who can reach the server. */
+    auth: AuthConfig.optional(),
+    /** What one peer, or many together, may take of the server before it has answered anything. */
+    limits: LimitsConfig.optional(),
+    /** A server for health, metrics and administration, on a port of its own. Default: none. */
+    admin: AdminConfig.optional(),
+    /** Names for models that can stand in for each other: see `RouteConfig`. Default: none. */
+    routes: RoutesConfig.default({}),
+    /** What is logged: lines of this importance, and of more. Default `info`. */
+    logLevel: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
   })
   .refine(({ lockfile, frozen }) => lockfile !== undefined || !frozen, {
     message: 'needs a lockfile',

@@ -1,0 +1,278 @@
+import {
+  type CallContext,
+  CommError,
+  type ComputeFunction,
+  type ComputeRequest,
+  type ComputeResponse,
+  type ComputeTiming,
+  type ServiceInfo,
+  type TensorInfo,
+} from '@splitlearn/comm';
+import { ManagerError } from '../errors.js';
+import { batchingProblem, batchPlace, joinInputs, splitOutputs } from './batch-tensors.js';
+import type { ResolvedBatching } from './batching-config.js';
+import { Job } from './job.js';
+import { CLIENT_METADATA, listenForAbort, priorityOf, RequestJob } from './request-job.js';
+import { Scheduler } from './scheduler.js';
+
+export interface ScheduledModelOptions {
+  readonly modelId: string;
+  /** What computes: one call at a time. */
+  readonly model: ComputeFunction;
+  /** How many requests may wait for the one that runs. */
+  readonly maxQueue: number;
+  /** How requests are put together into one run. Default: each runs alone. */
+  readonly batching?: ResolvedBatching | undefined;
+}
+
+type Entry = Job<RequestJob>;
+
+/**
+ * A model behind a scheduler: its requests wait in a bounded queue, in an order that is fair, and are put together where
+ * the model can compute several at once. The answer to a request settles when its run is over, also where its caller has
+ * gone before: until then the model is in use.
+ */
+export class ScheduledModel implements ComputeFunction {
+  readonly #modelId: string;
+  readonly #model: ComputeFunction;
+  readonly #batching: ResolvedBatching | undefined;
+  readonly #scheduler: Scheduler<RequestJob>;
+  /** What is put together; absent where nothing is. */
+  #inputs: readonly TensorInfo[] | undefined;
+
+  constructor({ modelId, model, maxQueue, batching }: ScheduledModelOptions) {
+    this.#modelId = modelId;
+    this.#model = model;
+    this.#batching = batching;
+    this.#scheduler = new Scheduler<RequestJob>({
+      ...{ modelId, maxQueue, batching },
+      begin: (jobs) => this.#begin(jobs),
+      refuse: ({ payload }, error) => payload.fail(error),
+    });
+  }
+
+  /** @throws ManagerError `INVALID_CONFIG` when requests are to be put together of a model that has no batch dimension. */
+  async setup(): Promise<void> {
+    await this.#model.setup?.();
+    if (!this.#batching) return;
+    const [info] = (await this.#model.info?.())?.models ?? [];
+    const problem = batchingProblem(info ?? {});
+    if (!problem) {
+      this.#inputs = info?.inputs;
+      return;
+    }
+    await this.#model.teardown?.();
+    throw new ManagerError(
+      'INVALID_CONFIG',
+      `model '${this.#modelId}' cannot have batching, because ${problem}; leave batching out, or export the model with ` +
+        'a batch dimension',
+    );
+  }
+
+  compute(request: ComputeRequest, context: CallContext): Promise<ComputeResponse> {
+    return new Promise((resolve, reject) => {
+      const place = this.#inputs && batchPlace(request, this.#inputs);
+      this.#submit('run', new RequestJob(request, context, { resolve, reject }), place);
+    });
+  }
+
+  /** Each request of a session has a turn of its own, and holds the model until its last piece has been taken. */
+  async *stream(requests: AsyncIterable<ComputeRequest>, context: CallContext): AsyncIterable<ComputeResponse> {
+    for await (const request of requests) {
+      const queueMs = await this.#enter(request, context);
+      const begunMs = performance.now();
+      try {
+        const pieces = this.#model.stream?.(only(request), context) ?? [];
+        for await (const { timing, ...piece } of pieces) {
+          yield { ...piece, timing: { queueMs, computeMs: timing?.computeMs ?? 0 } };
+        }
+      } catch (error) {
+        throw this.#explain(error, context, queueMs, begunMs);
+      } finally {
+        this.#scheduler.finish('done');
+      }
+    }
+  }
+
+  async info(): Promise<ServiceInfo> {
+    return (await this.#model.info?.()) ?? { name: '', version: '', models: [] };
+  }
+
+  async teardown(): Promise<void> {
+    this.#scheduler.close();
+    await this.#model.teardown?.();
+  }
+
+  #submit(kind: 'run' | 'stream', payload: RequestJob, place?: { group: string; rows: number }): void {
+    const { context } = payload;
+    const { deadlineMs = Number.POSITIVE_INFINITY } = context;
+    const nowMs = performance.now();
+    const job: Entry = new Job({
+      ...{ payload, kind, rows: place?.rows ?? 1, group: place?.group },
+      priority: priorityOf(context),
+      client: context.metadata[CLIENT_METADATA] ?? '',
+      deadlineMs: deadlineMs - Date.now() + nowMs,
+    });
+    job.arrivedMs = nowMs;
+    try {
+      if (context.signal.aborted) throw this.#leftQueue(job);
+      this.#scheduler.submit(job);
+    } catch (error) {
+      payload.fail(error);
+    }
+    // Most begin at once.
+    if (job.queue) {
+      payload.onAbort(() => {
+        if (this.#scheduler.cancel(job)) payload.fail(this.#leftQueue(job));
+      });
+    }
+  }
+
+  /** Waits for a stream's turn, which must be given back; resolves with how long that took. */
+  async #enter(request: ComputeRequest, context: CallContext): Promise<number> {
+    const arrivedMs = performance.now();
+    await new Promise<unknown>((resolve, reject) => {
+      const onBegin = () => resolve(undefined);
+      this.#submit('stream', new RequestJob(request, context, { resolve, reject, onBegin }));
+    });
+    return performance.now() - arrivedMs;
+  }
+
+  #begin(jobs: readonly Entry[]): void {
+    const [first] = jobs as [Entry];
+    for (const { payload } of jobs) payload.ignoreAbort();
+    if (first.payload.onBegin) first.payload.onBegin();
+    else if (jobs.length === 1) void this.#runOne(first);
+    else void this.#runTogether(jobs);
+  }
+
+  async #runOne(job: Entry): Promise<void> {
+    const begunMs = performance.now();
+    const outcome = await this.#outcome(job, begunMs);
+    // The next run begins before this one's answer is written.
+    this.#scheduler.finish(outcome.failed ? 'failed' : 'done');
+    outcome.tell();
+  }
+
+  async #runTogether(jobs: readonly Entry[]): Promise<void> {
+    const begunMs = performance.now();
+    const rowsOfEach = jobs.map(({ rows }) => rows);
+    const batchSize = rowsOfEach.reduce((sum, rows) => sum + rows, 0);
+    const requests = jobs.map(({ payload }) => payload.request);
+    const [{ payload }] = jobs as [Entry];
+    const callers = new AllGone(jobs.map((job) => job.payload.context.signal));
+    let parts: ComputeResponse['outputs'][];
+    let computeMs = 0;
+    try {
+      const inputs = joinInputs(requests, this.#inputs ?? []);
+      const { requestId } = payload.context;
+      const response = await this.#model.compute(
+        { ...payload.request, inputs },
+        { signal: callers.signal, requestId, metadata: {} },
+      );
+      computeMs = response.timing?.computeMs ?? performance.now() - begunMs;
+      parts = splitOutputs(response.outputs, rowsOfEach);
+    } catch (error) {
+      callers.ignore();
+      if (error instanceof RangeError) this.#giveUpBatching(error);
+      return this.#runEach(jobs, begunMs);
+    }
+    callers.ignore();
+    this.#scheduler.finish('done');
+    for (const [index, { payload: each, arrivedMs }] of jobs.entries()) {
+      const queueMs = begunMs - arrivedMs;
+      if (each.context.signal.aborted) each.fail(this.#explain(undefined, each.context, queueMs, begunMs));
+      else each.answer({ outputs: parts[index] ?? {} }, { queueMs, computeMs, batchSize });
+    }
+  }
+
+  /** What was to be computed together has failed: now each by itself, so that only the one that is wrong fails. */
+  async #runEach(jobs: readonly Entry[], begunMs: number): Promise<void> {
+    for (const job of jobs) (await this.#outcome(job, begunMs)).tell();
+    this.#scheduler.finish('failed');
+  }
+
+  /** Computes a request; what its caller is told of it is told later. */
+  async #outcome({ payload, arrivedMs, rows }: Entry, begunMs: number): Promise<{ failed: boolean; tell(): void }> {
+    const { request, context } = payload;
+    const queueMs = begunMs - arrivedMs;
+    try {
+      context.signal.throwIfAborted();
+      const response = await this.#model.compute(request, context);
+      context.signal.throwIfAborted();
+      const computeMs = response.timing?.computeMs ?? performance.now() - begunMs;
+      const timing: ComputeTiming = this.#batching ? { queueMs, computeMs, batchSize: rows } : { queueMs, computeMs };
+      return { failed: false, tell: () => payload.answer(response, timing) };
+    } catch (thrown) {
+      const error = this.#explain(thrown, context, queueMs, begunMs);
+      return { failed: true, tell: () => payload.fail(error) };
+    }
+  }
+
+  /** The model's outputs are not what its shapes promise: that it has a row for each is not to be relied on. */
+  #giveUpBatching(error: RangeError): void {
+    if (!this.#inputs) return;
+    this.#inputs = undefined;
+    process.emitWarning(
+      `model '${this.#modelId}' has batching, but ${error.message}; from now on each of its requests runs alone`,
+      { code: 'SPLITLEARN_BATCHING' },
+    );
+  }
+
+  /** What a request fails with that left the queue because nobody waits for it. */
+  #leftQueue(job: Entry): CommError {
+    const { code, message, reason } = abortReason(job.payload.context);
+    if (code === 'DEADLINE_EXCEEDED') return this.#scheduler.expired(job, message);
+    const waitedMs = this.#scheduler.waitedMs(job);
+    const where = `after ${waitedMs} ms in the queue of model '${this.#modelId}'; the work never began`;
+    return new CommError(code, `${message} (${where})`, reason === undefined ? {} : { reason });
+  }
+
+  /** A failure as it is, unless its cause is that nobody waits any more: then where the time went. */
+  #explain(thrown: unknown, context: CallContext, queueMs: number, begunMs: number): unknown {
+    if (!context.signal.aborted) return thrown;
+    const { code, message, reason: abortedFor } = abortReason(context);
+    const computingMs = Math.round(performance.now() - begunMs);
+    const where = `after ${Math.round(queueMs)} ms in the queue of model '${this.#modelId}' and ${computingMs} ms computing`;
+    const reason = code === 'DEADLINE_EXCEEDED' ? 'EXPIRED_COMPUTING' : abortedFor;
+    return new CommError(code, `${message} (${where})`, { cause: thrown, ...(reason !== undefined && { reason }) });
+  }
+}
+
+/** A signal that is aborted when all of several are. */
+class AllGone {
+  readonly #controller = new AbortController();
+  readonly #signals: readonly AbortSignal[];
+  #left: number;
+
+  constructor(signals: readonly AbortSignal[]) {
+    this.#signals = signals;
+    this.#left = signals.length;
+    for (const signal of signals) {
+      if (signal.aborted) this.#onAbort();
+      else listenForAbort(signal, this.#onAbort);
+    }
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  ignore(): void {
+    for (const signal of this.#signals) signal.removeEventListener('abort', this.#onAbort);
+  }
+
+  readonly #onAbort = () => {
+    this.#left--;
+    if (this.#left === 0) this.#controller.abort(new CommError('CANCELLED', 'nobody waits for any of the answers'));
+  };
+}
+
+function abortReason({ signal }: CallContext): CommError {
+  const { reason } = signal;
+  return reason instanceof CommError ? reason : new CommError('CANCELLED', 'the call was cancelled', { cause: reason });
+}
+
+async function* only<T>(item: T): AsyncGenerator<T> {
+  yield item;
+}

@@ -1,0 +1,330 @@
+import type { CommError } from '@splitlearn/comm';
+import { describe, expect, it } from 'vitest';
+import { VirtualTime } from '../../test/support/virtual-time.js';
+import type { ResolvedBatching } from './batching-config.js';
+import { Job, type JobOptions } from './job.js';
+import { Scheduler } from './scheduler.js';
+
+/** A scheduler, and what it has begun and refused. */
+function setUp({ maxQueue = 100, batching }: { maxQueue?: number; batching?: ResolvedBatching } = {}) {
+  const time = new VirtualTime();
+  const begun: string[] = [];
+  const refused: string[] = [];
+  const errors: CommError[] = [];
+  const scheduler = new Scheduler<string>({
+    ...{ modelId: 'm', maxQueue, batching },
+    ...time.seams,
+    begin: (jobs) => begun.push(jobs.map(({ payload }) => payload).join('+')),
+    refuse: ({ payload }, error) => {
+      refused.push(payload);
+      errors.push(error);
+    },
+  });
+  const submit = (payload: string, options: Partial<JobOptions<string>> & { inMs?: number } = {}) => {
+    const { inMs = Number.POSITIVE_INFINITY, ...others } = options;
+    const group = batching && 'g';
+    const deadlineMs = time.nowMs + inMs;
+    const job = new Job({
+      ...{ payload, kind: 'run', rows: 1, priority: 'normal', client: '', group, deadlineMs },
+      ...others,
+    });
+    scheduler.submit(job);
+    return job;
+  };
+  /** What a submission is refused with. */
+  const refusal = (...job: Parameters<typeof submit>): CommError => {
+    try {
+      submit(...job);
+    } catch (error) {
+      return error as CommError;
+    }
+    return expect.fail(`${job[0]} was let in`);
+  };
+  /** Lets a run take so long, with so many rows. */
+  const teach = (ms: number, rows = 1) => {
+    submit('lesson', { rows, group: undefined });
+    time.pass(ms);
+    scheduler.finish('done');
+    begun.length = 0;
+  };
+  return { time, begun, refused, errors, scheduler, submit, refusal, teach };
+}
+
+const batching: ResolvedBatching = { maxBatchSize: 4, maxQueueDelayMs: 0 };
+
+describe('a job', () => {
+  it('begins at once where nothing else is there', () => {
+    const { begun, submit } = setUp();
+    submit('a');
+    expect(begun).toEqual(['a']);
+  });
+
+  it('begins when that before it is over', () => {
+    const { begun, submit, scheduler } = setUp();
+    for (const name of ['a', 'b', 'c']) submit(name);
+    expect(begun).toEqual(['a']);
+    scheduler.finish('failed');
+    expect(begun).toEqual(['a', 'b']);
+    scheduler.finish('done');
+    expect(begun).toEqual(['a', 'b', 'c']);
+  });
+
+  it('that is cancelled while it waits never begins', () => {
+    const { begun, submit, scheduler } = setUp();
+    const [a, b] = [submit('a'), submit('b')];
+    submit('c');
+    expect(scheduler.cancel(b)).toBe(true);
+    expect(scheduler.cancel(b)).toBe(false);
+    expect(scheduler.cancel(a)).toBe(false);
+    scheduler.finish('done');
+    expect(begun).toEqual(['a', 'c']);
+    expect(scheduler.length).toBe(0);
+  });
+
+  it('whose deadline passes while it waits never begins, and is told how long it waited', () => {
+    const { begun, refused, errors, submit, scheduler, time } = setUp();
+    submit('a');
+    submit('b', { inMs: 50 });
+    submit('c');
+    time.pass(60);
+    scheduler.finish('done');
+    expect(begun).toEqual(['a', 'c']);
+    expect(refused).toEqual(['b']);
+    expect(errors[0]).toMatchObject({
+      code: 'DEADLINE_EXCEEDED',
+      reason: 'EXPIRED_IN_QUEUE',
+      message: "the deadline has passed (after 60 ms in the queue of model 'm'; the work never began)",
+    });
+  });
+
+  it('that comes past its deadline is refused', () => {
+    const { refusal, begun } = setUp();
+    expect(refusal('a', { inMs: 0 })).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+    expect(begun).toEqual([]);
+  });
+
+  it('that no run was ever fast enough for makes room for others, but begins where there are none', () => {
+    const { begun, errors, submit, scheduler, time, teach } = setUp();
+    teach(20);
+    submit('a');
+    submit('b', { inMs: 100 });
+    submit('c');
+    time.pass(90);
+    scheduler.finish('done');
+    expect(begun).toEqual(['a', 'c']);
+    expect(errors[0]?.message).toMatch(/^a run takes 20 ms at least, and the deadline is in 10 ms \(after 90 ms in/);
+    submit('d', { inMs: 200 });
+    time.pass(190);
+    scheduler.finish('done');
+    expect(begun.at(-1)).toBe('d');
+  });
+});
+
+describe('when too many wait', () => {
+  it('a job is refused at once, and told when to come back', () => {
+    const { refusal, submit, teach, time } = setUp({ maxQueue: 2 });
+    teach(100);
+    for (const name of ['a', 'b', 'c']) submit(name);
+    time.pass(30);
+    expect(refusal('d')).toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+      reason: 'QUEUE_FULL',
+      retryable: true,
+      retryAfterMs: 270,
+      message: "model 'm' is overloaded: one request runs and 2 wait, as many as maxQueue allows; try again in 270 ms",
+    });
+  });
+
+  it('it is told so before anything is known of how long runs take, too', () => {
+    const { refusal, submit } = setUp({ maxQueue: 0 });
+    submit('a');
+    expect(refusal('b')).toMatchObject({ reason: 'QUEUE_FULL', retryAfterMs: 50 });
+  });
+});
+
+describe('a job with a deadline', () => {
+  it('is refused at once where those before it take as long, with the numbers', () => {
+    const { refusal, submit, teach, time } = setUp();
+    teach(100);
+    for (const name of ['a', 'b', 'c']) submit(name);
+    time.pass(50);
+    expect(refusal('d', { inMs: 300 })).toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+      reason: 'OVERLOADED',
+      retryable: true,
+      retryAfterMs: 175,
+      message:
+        "model 'm' is overloaded: 2 requests wait, so this one would begin in some 250 ms and take 100 ms, " +
+        'but its deadline is in 300 ms; try again in 175 ms, or give it more time',
+    });
+    submit('e', { inMs: 500 });
+  });
+
+  it('is not refused for what comes after it: it is of another client, or more urgent', () => {
+    const { refusal, submit, teach } = setUp();
+    teach(100);
+    for (let index = 0; index < 10; index++) submit('flood', { client: 'flood' });
+    expect(refusal('more', { client: 'flood', inMs: 500 }).reason).toBe('OVERLOADED');
+    submit('another', { client: 'other', inMs: 500 });
+    submit('urgent', { client: 'flood', priority: 'high', inMs: 500 });
+    expect(refusal('late', { client: 'flood', priority: 'low', inMs: 500 }).reason).toBe('OVERLOADED');
+  });
+
+  it('is told of the time that runs took of late, not of those that failed', () => {
+    const { refusal, submit, scheduler, teach } = setUp();
+    teach(100);
+    teach(200);
+    for (const name of ['a', 'b', 'c']) submit(name);
+    expect(refusal('late', { inMs: 100 }).message).toContain('and take 120 ms');
+    scheduler.finish('failed');
+    expect(refusal('late', { inMs: 100 }).message).toContain('and take 120 ms');
+  });
+
+  it('is let in where those before it have gone', () => {
+    const { refusal, submit, scheduler, teach } = setUp();
+    teach(100);
+    submit('a');
+    const jobs = [submit('b'), submit('c'), submit('d', { kind: 'stream' })];
+    expect(refusal('late', { inMs: 300 }).reason).toBe('OVERLOADED');
+    for (const job of jobs) scheduler.cancel(job);
+    submit('in time', { inMs: 300 });
+  });
+
+  it('counts on batches as small as they have been because few jobs are alike', () => {
+    const { refusal, submit, scheduler, teach, time } = setUp({ batching });
+    teach(100);
+    for (let index = 0; index < 40; index++) submit(`${index}`, { group: `${index}` });
+    for (let index = 0; index < 20; index++) {
+      time.pass(100);
+      scheduler.finish('done');
+    }
+    // 20 wait; of batches of four there would be five.
+    expect(Number(/in some (\d+) ms/.exec(refusal('late', { inMs: 1_000 }).message)?.[1])).toBeGreaterThan(1_500);
+  });
+
+  it('is let in while nothing is known of how long runs take', () => {
+    const { submit, scheduler } = setUp();
+    for (const name of ['a', 'b', 'c']) submit(name, { inMs: 1 });
+    expect(scheduler.length).toBe(2);
+  });
+
+  it('counts on batches for those before it', () => {
+    const { refusal, submit, teach, time } = setUp({ batching });
+    teach(100, 1);
+    teach(120, 4);
+    for (let index = 0; index < 9; index++) submit(`${index}`);
+    time.pass(0);
+    expect(refusal('late', { inMs: 400 }).message).toContain('would begin in some 340 ms');
+    submit('in time', { inMs: 620 });
+  });
+});
+
+describe('streams', () => {
+  it('count as long as streams take, not as runs do', () => {
+    const { refusal, submit, scheduler, teach, time } = setUp();
+    teach(10);
+    submit('a', { kind: 'stream' });
+    time.pass(1_000);
+    scheduler.finish('done');
+    submit('b', { kind: 'stream' });
+    expect(refusal('c', { inMs: 500 }).message).toContain('would begin in some 1000 ms and take 10 ms');
+    submit('d', { inMs: 1_600 });
+  });
+});
+
+describe('batches', () => {
+  it('are of those that arrive in one turn of the event loop, and of those that came while another was computed', () => {
+    const { begun, submit, scheduler, time } = setUp({ batching });
+    submit('a');
+    submit('b');
+    expect(begun).toEqual([]);
+    time.pass(0);
+    for (const name of ['c', 'd', 'e', 'f', 'g']) submit(name);
+    scheduler.finish('done');
+    scheduler.finish('done');
+    expect(begun).toEqual(['a+b', 'c+d+e+f', 'g']);
+  });
+
+  it('wait for no one, unless told to', () => {
+    const { begun, submit, time } = setUp({ batching });
+    submit('a');
+    time.pass(0);
+    expect(begun).toEqual(['a']);
+  });
+
+  it('wait for others as long as they may, and not once they are full', () => {
+    const { begun, submit, scheduler, time } = setUp({ batching: { maxBatchSize: 3, maxQueueDelayMs: 5 } });
+    submit('a');
+    time.pass(3);
+    submit('b');
+    time.pass(1.9);
+    expect(begun).toEqual([]);
+    time.pass(0.1);
+    expect(begun).toEqual(['a+b']);
+    scheduler.finish('done');
+    for (const name of ['c', 'd', 'e']) submit(name);
+    time.pass(0);
+    expect(begun).toEqual(['a+b', 'c+d+e']);
+  });
+
+  it('do not wait while there is something else to do', () => {
+    const { begun, submit, scheduler, time } = setUp({ batching: { maxBatchSize: 3, maxQueueDelayMs: 5 } });
+    submit('a', { group: 'one' });
+    submit('b', { group: 'two' });
+    time.pass(0);
+    expect(begun).toEqual(['a']);
+    scheduler.finish('done');
+    time.pass(4.9);
+    expect(begun).toEqual(['a']);
+    time.pass(0.1);
+    expect(begun).toEqual(['a', 'b']);
+  });
+
+  it('do not wait past what their deadlines leave', () => {
+    const { begun, submit, teach, time } = setUp({ batching: { maxBatchSize: 3, maxQueueDelayMs: 500 } });
+    teach(100);
+    submit('a', { inMs: 200 });
+    time.pass(49);
+    expect(begun).toEqual([]);
+    time.pass(2);
+    expect(begun).toEqual(['a']);
+  });
+
+  it('have the largest preferred size there is', () => {
+    const preferred = { maxBatchSize: 8, maxQueueDelayMs: 5, preferredBatchSizes: [2, 4] };
+    const { begun, submit, scheduler, time } = setUp({ batching: preferred });
+    for (const name of ['a', 'b', 'c', 'd', 'e', 'f', 'g']) submit(name);
+    time.pass(0);
+    scheduler.finish('done');
+    scheduler.finish('done');
+    expect(begun).toEqual(['a+b+c+d', 'e+f']);
+    time.pass(5);
+    expect(begun.at(-1)).toBe('g');
+  });
+});
+
+describe('the end', () => {
+  it('refuses all that wait and all that come, and lets what runs go on', () => {
+    const { begun, refused, errors, refusal, submit, scheduler, time } = setUp({
+      batching: { maxBatchSize: 3, maxQueueDelayMs: 5 },
+    });
+    submit('a', { group: undefined });
+    submit('b');
+    scheduler.close();
+    expect(refused).toEqual(['b']);
+    expect(errors[0]).toMatchObject({ code: 'UNAVAILABLE', reason: 'STOPPING' });
+    expect(refusal('c')).toMatchObject({ code: 'UNAVAILABLE', reason: 'STOPPING' });
+    scheduler.finish('done');
+    time.pass(100);
+    expect(begun).toEqual(['a']);
+  });
+
+  it('leaves no timer behind', () => {
+    const { submit, scheduler, time } = setUp({ batching: { maxBatchSize: 3, maxQueueDelayMs: 5 } });
+    submit('a');
+    time.pass(0);
+    expect(time.timers).toBe(1);
+    scheduler.close();
+    expect(time.timers).toBe(0);
+  });
+});
