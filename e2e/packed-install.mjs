@@ -131,3 +131,13 @@ for (const name of ['@splitlearn/comm', 'onnxruntime-node', '@grpc/grpc-js']) {
 }
 await runExample(both.project, 'managed');
 await compile(both.project, 'manager-user.ts');
+await run(both.project, 60, ['npx', '--no', '@splitlearn/manager', '--version']);
+await run(both.project, 60, [
+  'npx',
+  '--no',
+  'splitlearn',
+  'run',
+  'tiny-gpt2',
+  'In the beginning',
+  '--max-new-tokens=8',
+]);

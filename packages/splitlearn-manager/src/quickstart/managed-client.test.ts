@@ -6,9 +6,11 @@ import { type GenerateOptions, ManagedClient } from './managed-client.js';
 /** Answers as a text model does, in one piece, and keeps the requests. */
 async function setUp() {
   const requests: ComputeRequest[] = [];
+  const metadata: Readonly<Record<string, string>>[] = [];
   const pair = await loopback(
-    new AsyncLambdaComputeFunction((_, { request }) => {
+    new AsyncLambdaComputeFunction((_, { request, metadata: sent }) => {
       requests.push(request);
+      metadata.push(sent);
       return {
         text: tensor(['the answer']),
         token_id: tensor(BigInt64Array.of(7n)),
@@ -22,7 +24,7 @@ async function setUp() {
     await client.close();
     await pair.close();
   };
-  return { client, requests, [Symbol.asyncDispose]: close };
+  return { client, requests, metadata, [Symbol.asyncDispose]: close };
 }
 
 async function failure(work: Promise<unknown>): Promise<CommError> {
@@ -91,5 +93,24 @@ describe('tensors', () => {
       parameters: { depth: 2 },
       outputs: ['text'],
     });
+  });
+});
+
+describe('a client', () => {
+  it('has a name of its own, which all its calls have unless they have another', async () => {
+    await using served = await setUp();
+    await using other = await setUp();
+    const x = { x: tensor([1]) };
+    await served.client.infer('the prompt');
+    for await (const _ of served.client.generate('the prompt'));
+    await served.client.compute(x);
+    await served.client.infer(x, { metadata: { 'splitlearn-priority': 'low' } });
+    await served.client.computeWithTiming(x, { metadata: { 'splitlearn-client': 'me' } });
+    await other.client.infer('the prompt');
+    const names = served.metadata.map((sent) => sent['splitlearn-client']);
+    expect(names[0]).toMatch(/^[0-9a-f-]{36}$/);
+    expect(names).toEqual([...Array(4).fill(names[0]), 'me']);
+    expect(served.metadata[3]?.['splitlearn-priority']).toBe('low');
+    expect(other.metadata[0]?.['splitlearn-client']).not.toBe(names[0]);
   });
 });

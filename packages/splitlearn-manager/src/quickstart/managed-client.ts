@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import {
   type CallOptions,
   CommError,
@@ -56,12 +57,17 @@ export interface GeneratedText {
  * Talks to a `ManagedServer`: text in, text out, or tensors. Errors are `CommError`s; the manager's own code, such as
  * `MODEL_NOT_FOUND`, is their `reason`.
  *
+ * Each client has a name of its own, the metadata `splitlearn-client`, by which a server is fair between clients and a `sticky`
+ * route keeps them together. What a call says in its metadata comes first: another `splitlearn-client`, a
+ * `splitlearn-session`, or a `splitlearn-priority`, which is `high`, `normal` (the default) or `low`.
+ *
  * @example
  * const client = new ManagedClient('127.0.0.1:50051');
  * for await (const piece of client.generate('Once upon a time')) process.stdout.write(piece.text);
  */
 export class ManagedClient {
   readonly #client: GRPCComputeClient;
+  readonly #name = { 'splitlearn-client': randomUUID() };
 
   /** @param address - `host:port`, or `unix:/absolute/path` for a unix socket. */
   constructor(address: string, options?: GRPCComputeClientOptions) {
@@ -76,8 +82,9 @@ export class ManagedClient {
     input: string | Tensors,
     options: GenerateOptions | ComputeOptions = {},
   ): Promise<GeneratedText | Tensors> {
-    if (typeof input !== 'string') return this.#client.compute(input, traced(options as ComputeOptions));
-    const outputs = await this.#client.compute({ text: tensor([input]) }, toComputeOptions(options as GenerateOptions));
+    if (typeof input !== 'string') return this.#client.compute(input, this.#named(options as ComputeOptions));
+    const call = this.#named(toComputeOptions(options as GenerateOptions));
+    const outputs = await this.#client.compute({ text: tensor([input]) }, call);
     return {
       text: firstString(output(outputs, 'text')),
       tokenIds: Array.from(output(outputs, 'token_ids').data, Number),
@@ -87,7 +94,8 @@ export class ManagedClient {
 
   /** Continues a prompt token by token. Leaving the loop ends the generation. */
   async *generate(prompt: string, options: GenerateOptions = {}): AsyncGenerator<GeneratedPiece, void> {
-    const responses = this.#client.stream([{ inputs: { text: tensor([prompt]) } }], toComputeOptions(options));
+    const call = this.#named(toComputeOptions(options));
+    const responses = this.#client.stream([{ inputs: { text: tensor([prompt]) } }], call);
     for await (const { outputs } of responses) {
       const { finish_reason: finishReason } = outputs;
       yield {
@@ -102,12 +110,12 @@ export class ManagedClient {
   compute(input: Tensor, options?: ComputeOptions): Promise<Tensor>;
   compute(inputs: Tensors, options?: ComputeOptions): Promise<Tensors>;
   compute(input: Tensor | Tensors, options?: ComputeOptions): Promise<Tensor | Tensors> {
-    return this.#client.compute(input as Tensors, traced(options));
+    return this.#client.compute(input as Tensors, this.#named(options));
   }
 
   /** Like `compute`, and says where the time went. @see GRPCComputeClient.computeWithTiming */
   computeWithTiming(inputs: Tensors, options?: ComputeOptions) {
-    return this.#client.computeWithTiming(inputs, traced(options));
+    return this.#client.computeWithTiming(inputs, this.#named(options));
   }
 
   /** The models that the server has. */
@@ -127,13 +135,19 @@ export class ManagedClient {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+
+  /** A call with the client's name, and as a part of the trace that is active where it is made, if one is. */
+  #named(options: ComputeOptions = {}): ComputeOptions {
+    const metadata = options.metadata ? { ...this.#name, ...options.metadata } : this.#name;
+    return { ...options, metadata: withTraceContext(metadata) };
+  }
 }
 
 function toComputeOptions(options: GenerateOptions): ComputeOptions {
   const { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, stop, ...call } = options;
   const given = { maxNewTokens, temperature, topK, topP, repetitionPenalty, seed, stop };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
-  return traced({ ...call, parameters: Object.fromEntries(set) as Record<string, JsonValue> });
+  return { ...call, parameters: Object.fromEntries(set) as Record<string, JsonValue> };
 }
 
 function output(outputs: Tensors, name: string): Tensor {
@@ -147,10 +161,4 @@ function output(outputs: Tensors, name: string): Tensor {
 
 function firstString(value: Tensor): string {
   return String(value.data[0] ?? '');
-}
-
-/** The call as a part of the trace that is active where it is made, if one is. */
-function traced(options: ComputeOptions = {}): ComputeOptions {
-  const metadata = withTraceContext(options.metadata);
-  return metadata === options.metadata ? options : { ...options, metadata };
 }

@@ -25,6 +25,8 @@ export interface AsyncManagedServerOptions {
   readonly models?: readonly (string | ModelConfig)[];
   /** Routes beside those of the configuration; their strategies may be functions. */
   readonly routes?: Readonly<Record<string, Route>>;
+  /** Who counts. Default: a collector without exemplars. */
+  readonly metrics?: MetricsCollector;
   /** Reads the configuration again, for `POST /v1/reload` of the admin server. Default: that is refused. */
   readonly reload?: () => Promise<ReloadOutcome>;
   /**
@@ -51,7 +53,7 @@ export interface ServerStatus {
 /** A gRPC server with managed models behind it: the parts of the package, put together. */
 export class AsyncManagedServer {
   readonly resourceManager: ResourceManager;
-  readonly metrics = new MetricsCollector();
+  readonly metrics: MetricsCollector;
   readonly modelManager: AsyncModelManager;
   readonly router: ModelRouter;
   /** Says whether the server is live and ready, and why not. */
@@ -67,9 +69,11 @@ export class AsyncManagedServer {
   #port: number | undefined;
 
   /** @throws ManagerError `INVALID_CONFIG`. */
-  constructor({ config = {}, models = [], routes, reload, logger = console }: AsyncManagedServerOptions = {}) {
+  constructor(options: AsyncManagedServerOptions = {}) {
+    const { config = {}, models = [], routes, logger = console } = options;
     this.#config = parseServerConfig(config);
-    this.#reload = reload;
+    this.metrics = options.metrics ?? new MetricsCollector();
+    this.#reload = options.reload;
     this.#logger = logger;
     const { host, port, maxMessageLength, maxModels, maxMemoryPercent, memoryLimitBytes } = this.#config;
     const { lockfile: path, frozen } = this.#config;
