@@ -131,7 +131,7 @@ for (const name of ['@splitlearn/comm', 'onnxruntime-node', '@grpc/grpc-js']) {
 }
 await runExample(both.project, 'managed');
 await compile(both.project, 'manager-user.ts');
-await run(both.project, 60, ['npx', '--no', '@splitlearn/manager', '--version']);
+await run(both.project, 60, ['npx', '--no', '--', '@splitlearn/manager', '--version']);
 await run(both.project, 60, [
   'npx',
   '--no',

@@ -107,7 +107,7 @@ async function overload({ server, client, modelId, quick, say }) {
     others: [...new Set(others.map(([outcome]) => outcome))],
     answerP99: percentile(answered, 99) ?? Number.NaN,
     refusalP99: percentile(refused, 99) ?? Number.NaN,
-    overdueMs: Math.max(0, ...outcomes.map(([, latencyMs]) => latencyMs - TIMEOUT_MS)),
+    overdueMs: outcomes.reduce((most, [, latencyMs]) => Math.max(most, latencyMs - TIMEOUT_MS), 0),
     runMs: median(before.computes),
     memory: { early: part(0.2, 0.3), late: part(0.9, 1), most: Math.max(...samples) },
   };
