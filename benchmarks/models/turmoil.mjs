@@ -108,14 +108,10 @@ export async function measure({ folder, quick, say }) {
           ...[calls.length, calls.length - failures.length, failures.length, typed.length].map(String),
           reasons || '–',
           others.join('; ') || '–',
-          ...[50, 99].map((p) =>
-            short(
-              percentile(
-                calls.filter(({ error }) => !error).map(({ ms }) => ms),
-                p,
-              ),
-            ),
-          ),
+          ...[50, 99].map((p) => {
+            const succeeded = calls.filter(({ error }) => !error).map(({ ms }) => ms);
+            return succeeded.length > 0 ? short(percentile(succeeded, p)) : '–';
+          }),
         ]),
       },
     ],
@@ -181,10 +177,10 @@ async function serve(configuration) {
     once(createInterface({ input: child.stdout }), 'line'),
     exited.then(([code]) => Promise.reject(new Error(`splitlearn serve ended with ${code}`))),
   ]);
-  const { host, port, admin } = JSON.parse(line);
+  const { address, admin } = JSON.parse(line);
   return {
     pid: child.pid,
-    address: `${host}:${port}`,
+    address,
     models: async () => (await (await fetch(`${admin}/v1/models`)).json()).models,
     async stop() {
       child.kill('SIGTERM');
